@@ -1,0 +1,207 @@
+"""Connecting to the runtime on a Ray cluster, and starting it when it is not there."""
+
+import asyncio
+import secrets
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayError
+
+from jido_cluster._ray import session
+from jido_cluster._ray.names import SUPERVISOR, namespace, node_actor
+from jido_cluster._ray.process import Settings
+from jido_cluster._ray.supervisor import make_supervisor
+from jido_cluster._ray.transport import RayTransport, call, translate
+from jido_cluster.config import ClusterConfig
+from jido_cluster.connection import Connection
+from jido_cluster.errors import ClusterUnavailableError, ConfigError, JidoError
+from jido_cluster.ports import PeerGoneError, PeerTroubleError
+from jido_cluster.runtime.actions import import_modules
+from jido_cluster.runtime.client import Client
+from jido_cluster.runtime.roster import unpack_large
+from jido_cluster.runtime.view import View
+
+CALL_SECONDS: Final = 60.0
+READY_SECONDS: Final = 120.0  # for the runtime to be up on every node
+
+
+class RuntimeDriver:
+    """A connection's way to the cluster's supervisor."""
+
+    def __init__(self, settings: Settings, transport: RayTransport) -> None:
+        self._settings = settings
+        self._transport = transport
+
+    async def ship(self, definition: type) -> None:
+        """Send a definition of `__main__` to every node; others have to be importable there.
+
+        Raises:
+            ConfigError: The cluster runs fixed modules, or the definition cannot be pickled.
+        """
+        if definition.__module__ != "__main__":
+            return
+        name = f"{definition.__module__}.{definition.__qualname__}"
+        try:
+            data = cloudpickle.dumps(definition)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            message = f"{name} cannot be sent to the cluster: {error}; put it in a module"
+            raise ConfigError(message) from error
+        supervisor = await self._transport.handle(SUPERVISOR)
+        await call(supervisor.ship.remote(name, data), CALL_SECONDS)
+
+    async def disconnect(self) -> None:
+        """Nothing to give up: the runtime does not know who is connected."""
+
+    async def shutdown(self) -> None:
+        """End every process of the runtime."""
+        supervisor = await self._transport.handle(SUPERVISOR)
+        await call(supervisor.shutdown.remote(), CALL_SECONDS)
+        ray.kill(supervisor, no_restart=True)
+
+
+async def connect_ray(
+    address: str, *, name: str, config: ClusterConfig | None, start: bool
+) -> Connection:
+    """A connection to the runtime `name` on the Ray cluster at `address`.
+
+    Raises:
+        ClusterUnavailableError: No Ray cluster, or no runtime on it and `start` is False.
+        ConfigError: Settings or releases differ, or the runtime is not installed on a node.
+    """
+    await asyncio.to_thread(session.join, address)
+    where = namespace(name)
+    settings = await _running_settings(where)
+    if settings is None:
+        if not start:
+            message = (
+                f"the runtime {name!r} is not running on the Ray cluster at {address!r}; connect "
+                "with start=True, or start it with 'jido-cluster start'"
+            )
+            raise ClusterUnavailableError(message)
+        settings = await _start_runtime(address, name, config or ClusterConfig())
+    if config is not None:
+        config.check_agrees(settings.config.agreed())
+    _check_release(settings)
+    transport = RayTransport(where, node_actor(_near_node()))
+    if start:
+        # Whoever only looks, or stops the runtime, does not wait for a node that never comes up.
+        await _wait_ready(transport)
+    return await _connection(settings, transport, config)
+
+
+async def connect_near(settings: Settings, node_id: str) -> Connection:
+    """The connection of a process of the runtime itself."""
+    transport = RayTransport(settings.namespace, node_actor(node_id))
+    return await _connection(settings, transport, None)
+
+
+async def _connection(
+    settings: Settings, transport: RayTransport, config: ClusterConfig | None
+) -> Connection:
+    supervisor = await transport.handle(SUPERVISOR)
+    state = unpack_large(await call(supervisor.state.remote(), CALL_SECONDS))
+    view = View.from_data(state[0])
+    # Handles are looked up now, so that the first call needs no GCS.
+    await asyncio.gather(
+        *(transport.handle(host) for host in view.addresses), return_exceptions=True
+    )
+    client = Client(transport, view)
+    await client.start()
+    driver = RuntimeDriver(settings, transport)
+    used = settings.config
+    if config is not None:
+        used = used.model_copy(update={"call_timeout": config.call_timeout})
+    return Connection(settings.cluster, client, used, driver, settings.address)
+
+
+async def _running_settings(where: str) -> Settings | None:
+    transport = RayTransport(where)
+    try:
+        supervisor = await transport.handle(SUPERVISOR)
+        found: Settings = await call(supervisor.running.remote(), CALL_SECONDS)
+    except PeerGoneError:
+        return None
+    except PeerTroubleError as error:
+        message = f"the runtime's supervisor does not answer: {error}; try again"
+        raise ClusterUnavailableError(message, retry_after=1.0) from error
+    return found
+
+
+async def _start_runtime(address: str, name: str, config: ClusterConfig) -> Settings:
+    import_modules(config.modules)
+    wanted = Settings(
+        cluster=name,
+        namespace=namespace(name),
+        address=address,
+        token=secrets.token_hex(32),
+        config=config,
+        release=release(),
+    )
+    try:
+        return await asyncio.to_thread(make_supervisor, wanted)
+    except (PeerTroubleError, RayError) as error:
+        raise _not_started(error) from error
+
+
+def _not_started(error: BaseException) -> JidoError:
+    text = str(error)
+    if "No module named" in text or "ModuleNotFoundError" in text:
+        message = (
+            "the Ray cluster cannot import jido_cluster: run 'pip install jido-cluster' in the "
+            "environment of 'ray start' on every node, or give ClusterConfig(runtime_env=...)"
+        )
+        return ConfigError(message)
+    message = f"the runtime did not start: {text[:500]}"
+    return ClusterUnavailableError(message, retry_after=1.0)
+
+
+async def _wait_ready(transport: RayTransport) -> None:
+    """Return when every living Ray node is a member.
+
+    Raises:
+        ClusterUnavailableError: One is not, after two minutes; the message says why.
+        ConfigError: The runtime is not installed on one.
+    """
+    supervisor = await transport.handle(SUPERVISOR)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + READY_SECONDS
+    while True:
+        missing = await call(supervisor.missing.remote(), CALL_SECONDS)
+        if not missing:
+            return
+        for node, reason in missing:
+            if "not installed" in reason or "cannot be imported" in reason:
+                message = f"node {node}: {reason}"
+                raise ConfigError(message, node=node)
+        if loop.time() > end:
+            shown = "; ".join(f"{node}: {reason or 'still starting'}" for node, reason in missing)
+            message = f"the runtime is not up on every node after {READY_SECONDS:.0f} s: {shown}"
+            raise ClusterUnavailableError(message, retry_after=5.0)
+        await asyncio.sleep(0.1)
+
+
+def _near_node() -> str:
+    try:
+        return str(ray.get_runtime_context().get_node_id())
+    except (RayError, RuntimeError) as error:
+        raise translate(error) from error
+
+
+def release() -> str:
+    """This installation's release."""
+    try:
+        return version("jido-cluster")
+    except PackageNotFoundError:
+        return "unreleased"
+
+
+def _check_release(settings: Settings) -> None:
+    mine = release()
+    if settings.release != mine:
+        message = (
+            f"this process runs jido-cluster {mine}, the cluster {settings.release}; install the "
+            "same release in both"
+        )
+        raise ConfigError(message, here=mine, running=settings.release)

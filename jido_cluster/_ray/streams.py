@@ -1,0 +1,82 @@
+"""Framed TCP between two processes of the runtime: a token, then length-prefixed messages.
+
+Used where a Ray call is too slow (a dedicated agent's worker) and where the kernel's own word is
+wanted: a connection that closes says at once that a process died.
+"""
+
+import asyncio
+import hmac
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from jido_cluster.errors import WireError
+
+_HEADER: Final = struct.Struct(">I")
+MAX_MESSAGE: Final = 8 << 20
+TOKEN_BYTES: Final = 64  # characters of the cluster's token, hexadecimal
+HANDSHAKE_SECONDS: Final = 5.0
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def listen(ip: str, token: str, serve: Serve) -> tuple[asyncio.Server, int]:
+    """A server on a free port of the address; connections without the token are closed."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                given = await reader.readexactly(TOKEN_BYTES)
+            if hmac.compare_digest(given, token.encode()):
+                await serve(reader, writer)
+        except (OSError, EOFError, TimeoutError):
+            pass  # the other side is gone, or was never one of us
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(accept, ip, 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+async def dial(ip: str, port: int, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that has shown the token.
+
+    Raises:
+        OSError: Nobody listens there, or it took too long.
+    """
+    async with asyncio.timeout(HANDSHAKE_SECONDS):
+        reader, writer = await asyncio.open_connection(ip, port)
+    writer.write(token.encode())
+    return reader, writer
+
+
+async def read(reader: asyncio.StreamReader) -> bytes:
+    """The next message.
+
+    Raises:
+        EOFError: The other side closed.
+        WireError: It announces too large a message.
+    """
+    (size,) = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    if size > MAX_MESSAGE:
+        message = f"a message of {size} bytes was announced, the limit is {MAX_MESSAGE}"
+        raise WireError(message)
+    return await reader.readexactly(size)
+
+
+def write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Send one message."""
+    writer.write(_HEADER.pack(len(data)) + data)
+
+
+async def is_refused(ip: str, port: int) -> bool:
+    """True if the machine answers that nobody listens; False on silence, or when somebody does."""
+    try:
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(ip, port)
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return False

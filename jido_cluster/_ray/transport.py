@@ -1,0 +1,164 @@
+"""Frames and control requests as calls of Ray actors.
+
+Ray's own order and retries are not relied on; every call has a time limit. Handles are looked up in
+a thread, because that asks the GCS, and kept: a call on a known handle needs no GCS.
+"""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
+
+from jido_cluster._ray.names import SUPERVISOR, actor_of
+from jido_cluster.errors import JidoError
+from jido_cluster.ports import PeerGoneError, PeerTroubleError
+from jido_cluster.runtime.roster import unpack_large
+from jido_cluster.runtime.view import View
+
+FRAME_SECONDS: Final = 40.0  # a held frame is answered after 20
+ASK_SECONDS: Final = 5.0
+VIEW_SECONDS: Final = 25.0  # of one long poll; the supervisor answers after 20
+LOOKUP_SECONDS: Final = 10.0
+
+
+class RayTransport:
+    """Reaches the runtime's actors from one event loop.
+
+    Args:
+        namespace: The runtime's Ray namespace.
+        near: Name of the node supervisor to ask for views first.
+    """
+
+    def __init__(self, namespace: str, near: str | None = None) -> None:
+        self._namespace = namespace
+        self._near = near
+        self._loop = asyncio.get_running_loop()
+        self._handles: dict[str, Any] = {}
+
+    def send(self, host: str, frame: bytes) -> "asyncio.Future[bytes]":
+        """As the port says."""
+        handle = self._handles.get(host)
+        if handle is None:
+            return self._loop.create_task(self._look_up_and_send(host, frame))
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        timer = self._loop.call_later(FRAME_SECONDS, _time_out, answer, host)
+        waiting = handle.frame.remote(frame).future()
+        waiting.add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(_resolve, answer, timer, done, host)
+        )
+        return answer
+
+    async def _look_up_and_send(self, host: str, frame: bytes) -> bytes:
+        await self.handle(host)
+        return await self.send(host, frame)
+
+    async def handle(self, name: str) -> Any:
+        """The actor of this name.
+
+        Raises:
+            PeerGoneError: There is none: a name is taken before it is announced, and never reused.
+            PeerTroubleError: The GCS did not answer in time.
+        """
+        known = self._handles.get(name)
+        if known is not None:
+            return known
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                found = await asyncio.to_thread(ray.get_actor, name, namespace=self._namespace)
+        except ValueError as error:
+            message = f"there is no actor {name!r}"
+            raise PeerGoneError(message) from error
+        except (TimeoutError, RayError) as error:
+            message = f"actor {name!r} could not be looked up: {type(error).__name__}"
+            raise PeerTroubleError(message) from error
+        self._handles[name] = found
+        return found
+
+    def forget(self, name: str) -> None:
+        """Look the actor up anew next time."""
+        self._handles.pop(name, None)
+
+    async def ask(self, supervisor: str, operation: str, data: bytes) -> bytes:
+        """As the port says."""
+        handle = await self.handle(actor_of(supervisor))
+        answer: bytes = await call(handle.ask.remote(supervisor, operation, data), ASK_SECONDS)
+        return answer
+
+    async def newer_view(self, epoch: int) -> View:
+        """As the port says; asks the near node first, then the cluster's supervisor."""
+        while True:
+            for name in (self._near, SUPERVISOR):
+                if name is None:
+                    continue
+                try:
+                    handle = await self.handle(name)
+                    data = await call(handle.view.remote(epoch), VIEW_SECONDS)
+                except PeerGoneError:
+                    self.forget(name)
+                    continue
+                except PeerTroubleError:
+                    continue
+                if data:
+                    return View.from_data(unpack_large(data))
+                break
+            else:
+                await asyncio.sleep(0.25)
+
+
+async def call(reference: Awaitable[Any], seconds: float) -> Any:
+    """The result of an actor call.
+
+    Raises:
+        PeerGoneError: The actor is dead.
+        PeerTroubleError: It did not answer in time, or cannot be reached.
+        JidoError: The method raised it.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await reference
+    except BaseException as error:
+        translated = translate(error)
+        if translated is error:
+            raise
+        raise translated from error
+
+
+def translate(error: BaseException, who: str = "the actor") -> BaseException:
+    """A Ray error as the ports know it; others stay themselves."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, JidoError | PeerTroubleError):
+            return cause
+        return PeerTroubleError(f"{who} failed: {str(cause)[:500]}")
+    if isinstance(error, ActorDiedError):
+        return PeerGoneError(f"{who} is dead")
+    if isinstance(error, RayError | GetTimeoutError):
+        return PeerTroubleError(f"{who} is out of reach: {type(error).__name__}")
+    if isinstance(error, TimeoutError):
+        return PeerTroubleError(f"{who} did not answer in time")
+    return error
+
+
+def _resolve(
+    answer: "asyncio.Future[bytes]",
+    timer: asyncio.TimerHandle,
+    done: "concurrent.futures.Future[bytes]",
+    host: str,
+) -> None:
+    timer.cancel()
+    if answer.done():
+        return
+    error = done.exception()
+    if error is None:
+        answer.set_result(done.result())
+    else:
+        answer.set_exception(translate(error, f"host {host}"))
+
+
+def _time_out(answer: "asyncio.Future[bytes]", host: str) -> None:
+    if not answer.done():
+        message = f"host {host} answered nothing for {FRAME_SECONDS} s"
+        answer.set_exception(PeerTroubleError(message))

@@ -1,0 +1,200 @@
+"""Dedicated agents' processes: the actor, the pool that keeps some warm, and the host's link.
+
+A turn takes its host to the worker by TCP, not by a Ray call: both are on the way of one ask, and a
+second Ray call would double its latency. Each worker serves one agent and then ends, so that no
+agent finds what another one left in the process.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from jido_cluster._ray import process, streams
+from jido_cluster._ray.process import Settings
+from jido_cluster._ray.transport import RayTransport, call
+from jido_cluster.connections import Binding, set_process_binding
+from jido_cluster.ports import PeerGoneError, PeerTroubleError
+from jido_cluster.runtime.wire import pack, unpack
+from jido_cluster.runtime.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS: Final = 60.0
+MARGIN_SECONDS: Final = 5.0  # past a turn's deadline, until its worker counts as stuck
+
+
+class AgentWorkerActor:
+    """The Ray actor of one dedicated agent: serves turns on one connection, then ends."""
+
+    async def start(self, settings: Settings, version: int, pickles: list[bytes]) -> list[Any]:
+        """Listen; the address to connect to."""
+        from jido_cluster._ray.driver import connect_near
+
+        process.set_up(settings)
+        process.CODE.take(version, pickles)
+        connection = await connect_near(settings, process.ray_node_id())
+        binding = Binding(connection, asyncio.get_running_loop())
+        set_process_binding(settings.cluster, binding)
+        self._worker = Worker(binding)
+        ip = process.own_ip()
+        self._server, port = await streams.listen(ip, settings.token, self._serve)
+        return [ip, port, os.getpid()]
+
+    async def watch(self) -> None:
+        """Never returns: the call fails when this process dies."""
+        await process.forever()
+
+    async def take_code(self, version: int, pickles: list[bytes]) -> None:
+        """Definitions that were shipped after this worker had started."""
+        process.CODE.take(version, pickles)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                request = unpack(await streams.read(reader))
+                streams.write(writer, await self._worker.turn(request))
+                await writer.drain()
+        finally:
+            os._exit(0)  # not exit_actor: a stuck handler's thread must not hold the process
+
+
+class Pool:
+    """A node's warm workers; lives in the node's supervisor."""
+
+    def __init__(self, settings: Settings, code: "CodeStore") -> None:
+        self._settings = settings
+        self._code = code
+        self._warm: list[asyncio.Task[tuple[Any, list[Any]]]] = []
+        self._taken: set[asyncio.Task[None]] = set()
+
+    def fill(self) -> None:
+        """Start workers until the pool is full; returns at once."""
+        while len(self._warm) < self._settings.config.warm_workers:
+            self._warm.append(asyncio.get_running_loop().create_task(self._start({})))
+
+    async def take(self, options: Mapping[str, Any] | None) -> list[Any]:
+        """The address of a worker that is its taker's from now on.
+
+        Raises:
+            PeerTroubleError: It could not be started.
+        """
+        if options is None and self._warm:
+            starting = self._warm.pop(0)
+            self.fill()
+        else:
+            starting = asyncio.get_running_loop().create_task(self._start(dict(options or {})))
+        try:
+            handle, address = await starting
+        except RayError as error:
+            message = f"a worker did not start: {type(error).__name__}"
+            raise PeerTroubleError(message) from error
+        await call(handle.take_code.remote(*self._code.current()), START_SECONDS)
+        keeping = asyncio.get_running_loop().create_task(_keep(handle))
+        self._taken.add(keeping)
+        keeping.add_done_callback(self._taken.discard)
+        return address
+
+    async def _start(self, options: dict[str, Any]) -> tuple[Any, list[Any]]:
+        needs = options.pop("jido_needs", None)
+        actor: Any = ray.remote(AgentWorkerActor)  # Ray's types know no `remote` of its methods
+        arguments: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_restarts": 0,
+            "max_concurrency": 100,
+            "enable_task_events": False,
+            **options,
+        }
+        if needs is not None:
+            labels, resources, _ = needs
+            arguments["label_selector"] = dict(labels)
+            arguments["resources"] = {
+                k: v for k, v in resources.items() if k not in ("CPU", "GPU", "memory")
+            }
+            arguments["num_cpus"] = resources.get("CPU", arguments["num_cpus"])
+            arguments["num_gpus"] = resources.get("GPU", arguments.get("num_gpus", 0))
+        elif not options:
+            node = NodeAffinitySchedulingStrategy(process.ray_node_id(), soft=False)
+            arguments["scheduling_strategy"] = node
+        handle = actor.options(**arguments).remote()
+        starting = handle.start.remote(self._settings, *self._code.current())
+        return handle, await call(starting, START_SECONDS)
+
+
+async def _keep(handle: Any) -> None:
+    """Hold the handle, and with it the actor, until the worker ends by itself."""
+    try:
+        await handle.watch.remote()
+    except RayError:
+        del handle
+
+
+class CodeStore:
+    """Shipped definitions as a node keeps them, for processes that start later."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.pickles: list[bytes] = []
+
+    def current(self) -> tuple[int, list[bytes]]:
+        """Version and all definitions, oldest first."""
+        return self.version, self.pickles
+
+
+class RayWorkers:
+    """The host's side of the pool: asks the node's supervisor, then talks to the worker."""
+
+    def __init__(self, transport: RayTransport, node_actor: str, settings: Settings) -> None:
+        self._transport = transport
+        self._node_actor = node_actor
+        self._settings = settings
+
+    async def acquire(
+        self, options: Mapping[str, Any] | None, needs: list[Any] | None
+    ) -> "RayWorkerLink":
+        """As the port says."""
+        node = await self._transport.handle(self._node_actor)
+        request = pack([dict(options) if options else None, needs])
+        address = unpack(await call(node.acquire_worker.remote(request), START_SECONDS))
+        try:
+            reader, writer = await streams.dial(address[0], address[1], self._settings.token)
+        except (OSError, TimeoutError) as error:
+            message = f"the worker at {address[0]}:{address[1]} does not answer"
+            raise PeerTroubleError(message) from error
+        return RayWorkerLink(reader, writer)
+
+
+class RayWorkerLink:
+    """A connection to one worker; answers come in the order of the requests."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._lock = asyncio.Lock()
+
+    async def turn(self, request: bytes, timeout: float | None) -> bytes:
+        """As the port says."""
+        async with self._lock:
+            streams.write(self._writer, request)
+            try:
+                async with asyncio.timeout(None if timeout is None else timeout + MARGIN_SECONDS):
+                    return await streams.read(self._reader)
+            except TimeoutError as error:
+                self.close()
+                message = "the worker is stuck past the turn's deadline; it was ended"
+                raise PeerGoneError(message) from error
+            except (OSError, EOFError) as error:
+                message = "the worker's process ended"
+                raise PeerGoneError(message) from error
+            except asyncio.CancelledError:
+                self.close()  # the answer would be taken for the next turn's
+                raise
+
+    def close(self) -> None:
+        """As the port says: the worker ends itself when its connection closes."""
+        self._writer.close()

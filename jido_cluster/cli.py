@@ -1,0 +1,572 @@
+"""The command line, `jido-cluster`: start a runtime, look at it, call its agents, stop it.
+
+A command gathers what it has to say while it is connected and prints it afterwards, so that with
+`--json` exactly one document, an object, reaches standard output; it has the key "error" if and
+only if the command failed. Whatever else speaks meanwhile goes to standard error. Exit codes: 0,
+1 (it failed), 2 (the command line makes no sense).
+
+Only `start` deploys the runtime unasked: a look at a cluster should not change it.
+"""
+
+import contextlib
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from jido_cluster.config import ClusterConfig
+from jido_cluster.connections import LOCAL, resolve_address
+from jido_cluster.errors import (
+    ClusterUnavailableError,
+    ConfigError,
+    ExecutionError,
+    InternalError,
+    JidoError,
+    OutcomeUnknownError,
+    UsageError,
+)
+from jido_cluster.sync_cluster import Cluster
+from jido_cluster.types import NodeInfo
+
+EXAMPLE = "examples.transcoding"
+DEFAULT_CLUSTER = "default"
+
+# Plain help and usage errors: they read the same on a terminal, in a log and in a test.
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="Where Ray is: host:port, or auto for this machine; local for a cluster without Ray "
+        "that ends with the command. Else $JIDO_ADDRESS, $RAY_ADDRESS, auto.",
+        show_default=False,
+    ),
+]
+Name = Annotated[
+    str, typer.Option("--cluster", metavar="NAME", help="Which runtime on that Ray cluster.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Start = Annotated[
+    bool,
+    typer.Option(
+        "--start/--no-start",
+        help="Whether to start the runtime if it is not running; else that is an error.",
+    ),
+]
+
+
+@app.callback()
+def main() -> None:
+    """Agents on a Ray cluster: start the runtime, look at it, call agents, stop it."""
+
+
+# ------------------------------------------------------------------ the runtime
+
+
+@app.command()
+def start(
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="A module that defines agents or actions, importable here and on every node. "
+            "May be given many times.",
+        ),
+    ] = None,
+    hosts_per_node: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Shard host processes on each node; else one for each core, at most 8. Counts "
+            "only when the runtime is not running yet.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start the runtime on every Ray node.
+
+    Nothing changes if it is running already.
+    """
+    with _reporting(as_json):
+        where = _address_of_ray(address)
+        config = _config(modules or [], hosts_per_node)
+        _import_all(modules or [])
+        with _connected(address, cluster, start=True, config=config) as connected:
+            found = connected.nodes()
+    document = _overview(cluster, where, found)
+    _show(document, as_json, lambda: print(_summary(document)))
+
+
+@app.command()
+def stop(
+    *, address: Address = None, cluster: Name = DEFAULT_CLUSTER, as_json: Json = False
+) -> None:
+    """End the runtime for everyone.
+
+    Agents in memory end with it; the Ray cluster goes on.
+    """
+    with _reporting(as_json):
+        where = _address_of_ray(address)
+        with _connected(address, cluster, start=False) as connected:
+            connected.shutdown()
+    document = {"cluster": cluster, "address": where, "stopped": True}
+    _show(document, as_json, lambda: print(f"cluster {cluster!r} at {where} is stopped"))
+
+
+@app.command()
+def status(
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    start: Start = False,
+    as_json: Json = False,
+) -> None:
+    """Say what is up, and who leads what."""
+    with _reporting(as_json):
+        where = resolve_address(address)
+        with _connected(address, cluster, start=start) as connected:
+            found = connected.nodes()
+    document = _overview(cluster, where, found)
+
+    def write() -> None:
+        print(_summary(document))
+        silent = [node.name for node in found if not node.is_reachable]
+        if silent:
+            print(f"not everything answered on {', '.join(silent)}: the counts leave that out")
+        _print_table(
+            ["node", "status", "agents", "shards led", "load"],
+            [[n.name, n.status, n.agents, n.shards_led, f"{n.load:.2f}"] for n in found],
+        )
+
+    _show(document, as_json, write)
+
+
+def _overview(cluster: str, where: str, found: Sequence[NodeInfo]) -> dict[str, Any]:
+    """What a cluster is and has, in all and node by node."""
+    return {
+        "cluster": cluster,
+        "address": where,
+        "nodes_up": sum(node.status == "up" for node in found),
+        "nodes_reachable": sum(node.is_reachable for node in found),
+        "agents": sum(node.agents for node in found),
+        "shards_led": sum(node.shards_led for node in found),
+        "nodes": found,
+    }
+
+
+def _summary(overview: Mapping[str, Any]) -> str:
+    return (
+        "cluster {cluster!r} at {address}: nodes up: {nodes_up} of {all}, agents: {agents}, "
+        "shards led: {shards_led}"
+    ).format(all=len(overview["nodes"]), **overview)
+
+
+@app.command()
+def nodes(
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    start: Start = False,
+    as_json: Json = False,
+) -> None:
+    """List the nodes, by name."""
+    with _reporting(as_json), _connected(address, cluster, start=start) as connected:
+        found = connected.nodes()
+    _show({"nodes": found}, as_json, lambda: _print_nodes(found))
+
+
+def _print_nodes(found: Sequence[NodeInfo]) -> None:
+    _print_table(
+        ["name", "id", "status", "reachable", "zone", "agents", "shards led", "load", "labels"],
+        [
+            [
+                node.name,
+                node.id,
+                node.status,
+                "yes" if node.is_reachable else "no",
+                node.zone or "-",
+                node.agents,
+                node.shards_led,
+                f"{node.load:.2f}",
+                ", ".join(_labels(node)) or "-",
+            ]
+            for node in found
+        ],
+    )
+
+
+def _labels(node: NodeInfo) -> list[str]:
+    """Its labels, but not the one in which Ray repeats the id."""
+    return [f"{key}={value}" for key, value in sorted(node.labels.items()) if value != node.id]
+
+
+# ------------------------------------------------------------------ agents and actions
+
+
+@app.command()
+def agents(
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    prefix: Annotated[str, typer.Option(help="Only ids that begin with this.")] = "",
+    type_name: Annotated[
+        str | None,
+        typer.Option("--type", metavar="TYPE", help="Only agents of this type, by its name."),
+    ] = None,
+    start: Start = False,
+    as_json: Json = False,
+) -> None:
+    """List the agents, by id."""
+    with _reporting(as_json), _connected(address, cluster, start=start) as connected:
+        found = sorted(connected.agents(prefix=prefix, type=type_name), key=lambda info: info.id)
+
+    def write() -> None:
+        _print_table(
+            ["id", "type", "node", "shard", "consistency", "version", "in memory"],
+            [
+                [
+                    info.id,
+                    info.type,
+                    info.node,
+                    info.shard,
+                    info.consistency,
+                    info.version,
+                    "yes" if info.is_active else "no",
+                ]
+                for info in found
+            ],
+        )
+
+    _show({"agents": found}, as_json, write)
+
+
+@app.command()
+def actions(
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    start: Start = False,
+    as_json: Json = False,
+) -> None:
+    """List the actions that nodes can run.
+
+    With --json, each has the schemas of its parameters and its result.
+    """
+    with _reporting(as_json), _connected(address, cluster, start=start) as connected:
+        found = connected.actions()
+
+    def write() -> None:
+        _print_table(
+            ["name", "version", "tags", "nodes", "description"],
+            [
+                [
+                    info.name,
+                    info.version,
+                    ", ".join(info.tags) or "-",
+                    ", ".join(info.nodes),
+                    info.description or "-",
+                ]
+                for info in found
+            ],
+        )
+
+    _show({"actions": found}, as_json, write)
+
+
+@app.command()
+def call(
+    agent_id: Annotated[str, typer.Argument(metavar="ID", help="The agent.")],
+    signal: Annotated[str, typer.Argument(metavar="SIGNAL", help="The type of the signal.")],
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            metavar="KEY=VALUE",
+            help="A parameter; the value is JSON if it reads as JSON, else text. May be given "
+            "many times.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="How long to wait.", show_default="the cluster's"),
+    ] = None,
+    op_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Name the operation: repeated with the same name, it is done only once.",
+        ),
+    ] = None,
+    start: Start = False,
+    as_json: Json = False,
+) -> None:
+    """Call an agent and print the result.
+
+    With --json, the document also says what the result rests on.
+    """
+    with _reporting(as_json):
+        params = _params(param or [])
+        with _connected(address, cluster, start=start) as connected:
+            ref = connected.ref(agent_id).options(timeout=timeout, op_id=op_id)
+            reply = ref.request(signal, **params)
+    value = reply.value
+    text = value if isinstance(value, str) else _to_text(value)
+    _show(reply, as_json, lambda: print(text))
+
+
+def _params(given: Sequence[str]) -> dict[str, Any]:
+    """The parameters of a call.
+
+    Raises:
+        UsageError: One is not "key=value", or comes twice.
+    """
+    params: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            message = f"--param {text!r} is not KEY=VALUE"
+            raise UsageError(message)
+        if key in params:
+            message = f"--param {key!r} is given twice"
+            raise UsageError(message)
+        # Bytes, because text may hold what was no UTF-8 on the command line.
+        data = value.encode("utf-8", "replace")
+        try:
+            params[key] = from_json(data, allow_inf_nan=False)
+        except ValueError:
+            params[key] = data.decode()
+    return params
+
+
+# ------------------------------------------------------------------ the demo
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def demo(context: typer.Context, *, as_json: Json = False) -> None:
+    """Transcode a video on three Ray nodes.
+
+    It starts the nodes and ends them, and needs a checkout of the source. Other options go to the
+    example: --video PATH, --kill, --address ADDRESS, --seconds N, --workdir PATH, --keep.
+    """
+    arguments = list(context.args)
+    started = time.monotonic()
+    with _reporting(as_json):
+        code = _example()(arguments)
+    if code and as_json:
+        message = f"the demo ended with exit code {code}; its output says why"
+        _fail(ExecutionError(message), as_json, code)
+    if code:
+        raise typer.Exit(code)  # it has said why
+    seconds = round(time.monotonic() - started, 1)
+    document = {"example": EXAMPLE, "arguments": arguments, "seconds": seconds}
+    _show(document, as_json, lambda: None)
+
+
+def _example() -> Callable[[Sequence[str]], int]:
+    """The example's entry.
+
+    Raises:
+        ConfigError: It, or something it needs, is not installed; the message says what to do.
+    """
+    _see_working_directory()
+    try:
+        entry: Callable[[Sequence[str]], int] = import_module(f"{EXAMPLE}.__main__").main
+    except ModuleNotFoundError as error:
+        missing = error.name or str(error)
+        if missing.partition(".")[0] == "examples":
+            message = (
+                "the demo is part of the source, not of the installed package: clone the "
+                "repository and run 'make demo' in it"
+            )
+        else:
+            message = f"the demo needs {missing!r}: run 'pip install jido-cluster[demo]'"
+        raise ConfigError(message) from error
+    return entry
+
+
+# ------------------------------------------------------------------ connecting
+
+
+@contextlib.contextmanager
+def _connected(
+    address: str | None, name: str, *, start: bool, config: ClusterConfig | None = None
+) -> Iterator[Cluster]:
+    """A connection, closed at the end; if there is no runtime, the error says how to start it."""
+    try:
+        connected = Cluster.connect(address, name=name, config=config, start=start)
+    except ClusterUnavailableError as error:
+        # With a time to retry after, it is there but busy.
+        if error.retry_after is None and "jido-cluster start" not in error.message:
+            error.message += f"; start the runtime with '{_start_command(address, name)}'"
+        raise
+    with connected:
+        yield connected
+
+
+def _start_command(address: str | None, name: str) -> str:
+    words = ["jido-cluster", "start"]
+    if address is not None:
+        words += ["--address", address]
+    if name != DEFAULT_CLUSTER:
+        words += ["--cluster", name]
+    return shlex.join(words)
+
+
+def _address_of_ray(address: str | None) -> str:
+    """Where Ray is.
+
+    Raises:
+        UsageError: The address is "local": that cluster would end with the command.
+    """
+    where = resolve_address(address)
+    if where == LOCAL:
+        message = (
+            "a local cluster lives and ends with the process that made it; give --address "
+            "host:port, or auto"
+        )
+        raise UsageError(message)
+    return where
+
+
+def _config(modules: Sequence[str], hosts_per_node: int | None) -> ClusterConfig | None:
+    """Settings for a new runtime; None, which adopts those of a running one, if none are given.
+
+    Raises:
+        UsageError: One is no valid setting.
+    """
+    if not modules and hosts_per_node is None:
+        return None
+    try:
+        return ClusterConfig(modules=tuple(modules), hosts_per_node=hosts_per_node)
+    except ValidationError as error:
+        found = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UsageError("; ".join(found)) from error
+
+
+def _import_all(modules: Sequence[str]) -> None:
+    """Import the modules, before processes on many nodes try to.
+
+    Raises:
+        ConfigError: One cannot be imported here.
+    """
+    _see_working_directory()
+    for module in modules:
+        try:
+            import_module(module)
+        except Exception as error:
+            message = f"module {module!r} cannot be imported here: {_describe(error)}"
+            raise ConfigError(message, module=module) from error
+
+
+def _see_working_directory() -> None:
+    """Import from the working directory too, as Ray's workers do for the driver that starts them.
+
+    Last, so that a file there hides nothing that is installed.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+# ------------------------------------------------------------------ output
+
+
+@contextlib.contextmanager
+def _reporting(as_json: bool) -> Iterator[None]:
+    """End the command with one line, or one document, instead of a traceback."""
+    # Imported modules, Ray and the demo may print: the document has standard output to itself.
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    try:
+        with quiet:
+            yield
+    except UsageError as error:
+        _fail(error, as_json, 2)
+    except JidoError as error:
+        _fail(error, as_json, 1)
+    except Exception as error:  # noqa: BLE001 - the last resort: users get one line, never a stack
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{_describe(error)} ({Path(place.filename).name}:{place.lineno})"
+        _fail(InternalError(message), as_json, 1)
+
+
+def _fail(error: JidoError, as_json: bool, code: int) -> NoReturn:
+    """Print the error and end the command."""
+    if as_json:
+        print(_to_text({"error": error.to_dict()}))
+    else:
+        line = f"error: {error.kind}: {' '.join(error.message.split())}"
+        if isinstance(error, OutcomeUnknownError) and error.op_id:
+            line += f" (to repeat it safely: --op-id {error.op_id})"
+        if error.error_id:
+            line += f" (error id {error.error_id}, in the log of the node)"
+        print(line, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _show(document: object, as_json: bool, write: Callable[[], None]) -> None:
+    """Print the document, or what `write` prints for people."""
+    if as_json:
+        print(_to_text(document))
+    else:
+        write()
+    # Here and not at exit, when a reader that has left (`| head`) would be complained about.
+    sys.stdout.flush()
+
+
+def _to_text(value: object) -> str:
+    """JSON; what JSON has no number for ("NaN") is text, so that every parser reads it."""
+    return to_json(value, indent=2, inf_nan_mode="strings").decode()
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table: drawn on a terminal, else aligned columns that other programs can cut."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    if _is_terminal():
+        # It takes 150 ms to load, which pipes and documents need not wait for.
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*headings)
+        for row in texts:
+            table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        Console(file=sys.stdout).print(table)
+        return
+    lines = [[heading.upper().replace(" ", "_") for heading in headings], *texts]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,299 @@
+"""`AgentHarness`: whole turns of one agent in memory, for unit tests."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from pydantic_core import from_json
+
+from jido_cluster.agent import TURN, Agent, assign, spec_of
+from jido_cluster.errors import ActionTimeoutError, AgentNotFoundError, JidoError
+from jido_cluster.exec.action import find_action
+from jido_cluster.exec.instruction import Instruction
+from jido_cluster.ids import check_id, new_id
+from jido_cluster.runtime.turn import (
+    CANCEL,
+    DELETE,
+    SEND,
+    START,
+    Effect,
+    TurnContext,
+    commit_state,
+    deliver_params,
+    encode_signal,
+    run_call,
+    run_hook,
+    run_signal,
+)
+from jido_cluster.signals.handler import declaration_of, name_arguments
+from jido_cluster.signals.signal import Signal, from_wire
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+A = TypeVar("A", bound=Agent)
+
+TURN_SECONDS = 30.0  # the deadline of a turn, on virtual time
+
+
+class AgentHarness(Generic[A]):
+    """Runs whole turns of one agent: validation, atomicity, outbox, hooks; no cluster, no waiting.
+
+    Args:
+        agent: The agent; the harness works on a copy of its state.
+        agent_id: Its id.
+
+    Attributes:
+        emitted: Signals the agent published.
+        sent: Signals it sent, with the receiver's id, in order.
+        started: Actions it started, in order, as instructions.
+    """
+
+    def __init__(self, agent: A, agent_id: str = "test") -> None:
+        self._spec = spec_of(type(agent))
+        self._id = check_id(agent_id)
+        self._state = self._spec.dump(agent)
+        self._live: Agent | None = None
+        self._seq = 0
+        self._clock = time.monotonic()
+        self._wall = time.time()
+        self._binding = _StubBinding()
+        self.emitted: list[Signal] = []
+        self.sent: list[tuple[str, Signal]] = []
+        self.started: list[Instruction] = []
+        self.cancelled: list[str] = []
+        self.is_deleted = False
+        self._running: list[tuple[TurnContext, asyncio.Timeout]] = []
+
+    @property
+    def state(self) -> A:
+        """A detached copy of the committed state."""
+        return self._spec.load(self._state)  # type: ignore[return-value]
+
+    @overload
+    async def call(
+        self,
+        handler: Callable[Concatenate[A, P], Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    async def call(
+        self, handler: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    async def call(self, handler: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The result of a turn with one handler; a failure leaves the state as it was.
+
+        Raises:
+            JidoError: As a caller of the agent would get it; a handler's own exception is its
+                cause.
+        """
+        declaration = declaration_of(handler)
+        work = declaration.work
+        body = work.dump_params(name_arguments(declaration, args, kwargs))
+        found = self._spec.handler_for(declaration.type)
+        params = found.work.load_params(body)
+        if found.read_only:
+            context = self._context(declaration.type, body, read_only=True)
+            context.agent = agent = self._spec.load(self._state)
+            running = run_call(found, agent, params, context)
+            return work.load_result(await self._bounded(context, running))
+        agent = await self._activate()
+        context = self._context(declaration.type, body)
+        context.agent = agent
+        try:
+            result = await self._bounded(context, run_call(found, agent, params, context))
+            self._commit(agent, context)
+        except JidoError:
+            self._drop()
+            raise
+        return work.load_result(result)
+
+    async def deliver(self, signal: Signal, /) -> Any:
+        """Run all handlers that match a signal, as one turn.
+
+        Raises:
+            HandlerNotFoundError: None matches.
+        """
+        signal = from_wire(encode_signal(signal, None))
+        handlers = self._spec.handlers_for(signal.type)
+        if not handlers:
+            self._spec.handler_for(signal.type)
+        matches = [(handler, deliver_params(handler, signal)) for handler in handlers]
+        agent = await self._activate()
+        context = self._context(signal.type, b"{}")
+        context.attach_signal(signal)
+        context.agent = agent
+        try:
+            await self._bounded(context, run_signal(matches, agent, context))
+            self._commit(agent, context)
+        except JidoError:
+            self._drop()
+            raise
+
+    async def advance(self, seconds: float) -> None:
+        """Let virtual time pass: what `ctx.now` and `ctx.remaining` go by."""
+        self._clock += seconds
+        self._wall += seconds
+        now = asyncio.get_running_loop().time()
+        for context, limit in self._running:
+            if context.deadline is not None and context.deadline <= self._clock:
+                limit.reschedule(now)
+        await asyncio.sleep(0)
+
+    async def _bounded(self, context: TurnContext, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a turn, unless `advance` passes its deadline first."""
+        limit = asyncio.timeout(None)
+        entry = (context, limit)
+        self._running.append(entry)
+        try:
+            async with limit:
+                return await work
+        except TimeoutError as error:
+            if isinstance(error, JidoError):
+                raise
+            message = f"{context.type} had not ended when its deadline passed"
+            raise ActionTimeoutError(message) from None
+        finally:
+            self._running.remove(entry)
+
+    def stub(
+        self,
+        agent_id: str,
+        handler: Callable[..., Any],
+        /,
+        *,
+        returns: Any = None,
+        raises: Exception | None = None,
+    ) -> None:
+        """Answer calls of this handler on another agent, made through `ctx.cluster`."""
+        type_ = declaration_of(handler).type
+        self._binding.answers[check_id(agent_id), type_] = (returns, raises)
+
+    async def _activate(self) -> Agent:
+        if self._live is None:
+            agent = self._spec.load(self._state)
+            if self._spec.has_on_start:
+                context = self._context("jido.agent.on_start", b"{}")
+                context.agent = agent
+                await run_hook(self._spec, agent, context, "on_start")
+                self._commit(agent, context)
+            self._live = agent
+        return self._live
+
+    def _drop(self) -> None:
+        if self._live is not None:
+            assign(self._live, TURN, None)
+            self._live = None
+
+    def _commit(self, agent: Agent, context: TurnContext) -> None:
+        self._state = commit_state(self._spec, agent, self._state)
+        self._seq += 1
+        for effect in context.take_effects():
+            self._record(effect)
+
+    def _record(self, effect: Effect) -> None:
+        kind = effect[0]
+        if kind == SEND:
+            self.sent.append((effect[1], from_wire(effect[2])))
+        elif kind == START:
+            _, _, action, params, options, _, _, _ = effect
+            spec = find_action(action)
+            self.started.append(Instruction(spec.target, params=from_json(params), options=options))
+        elif kind == CANCEL:
+            self.cancelled.append(effect[1])
+        elif kind == DELETE:
+            self.is_deleted = True
+
+    def _context(self, type_: str, body: bytes, *, read_only: bool = False) -> TurnContext:
+        return TurnContext(
+            self._id,
+            type_,
+            new_id("op-"),
+            body,
+            None,
+            self._clock + TURN_SECONDS,
+            (1, 0, "test", self._seq + 1),
+            self._wall,
+            self._seq == 0,
+            0,
+            self._time,
+            self._binding,
+            read_only=read_only,
+        )
+
+    def _time(self) -> float:
+        return self._clock
+
+
+class _StubBinding:
+    """What `ctx.cluster` is in a harness: refs whose calls are answered by stubs."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[str, str], tuple[Any, Exception | None]] = {}
+
+    def async_view(self) -> "_StubCluster":
+        return _StubCluster(self.answers)
+
+    def sync_view(self) -> "_SyncStubCluster":
+        return _SyncStubCluster(self.answers)
+
+
+_Answers = Mapping[tuple[str, str], tuple[Any, Exception | None]]
+
+
+class _StubCluster:
+    def __init__(self, answers: _Answers) -> None:
+        self._answers = answers
+
+    def ref(self, agent_type: Any, agent_id: str | None = None, /) -> "_StubRef":
+        return _StubRef(self._answers, agent_id if agent_id is not None else agent_type)
+
+
+class _StubRef:
+    def __init__(self, answers: _Answers, agent_id: str) -> None:
+        self._answers = answers
+        self.id = check_id(agent_id)
+
+    def options(self, **_: Any) -> "_StubRef":
+        return self
+
+    async def call(self, target: Any, /, *_: Any, **__: Any) -> Any:
+        return _answer(self._answers, self.id, target)
+
+    async def cast(self, target: Any, /, *_: Any, **__: Any) -> None:
+        _answer(self._answers, self.id, target)
+
+
+class _SyncStubCluster:
+    def __init__(self, answers: _Answers) -> None:
+        self._answers = answers
+
+    def ref(self, agent_type: Any, agent_id: str | None = None, /) -> "_SyncStubRef":
+        return _SyncStubRef(self._answers, agent_id if agent_id is not None else agent_type)
+
+
+class _SyncStubRef(_StubRef):
+    def call(self, target: Any, /, *_: Any, **__: Any) -> Any:
+        return _answer(self._answers, self.id, target)
+
+    def cast(self, target: Any, /, *_: Any, **__: Any) -> None:  # type: ignore[override]
+        _answer(self._answers, self.id, target)
+
+
+def _answer(answers: _Answers, agent_id: str, target: Any) -> Any:
+    type_ = target if isinstance(target, str) else getattr(target, "type", None)
+    if type_ is None:
+        type_ = declaration_of(target).type
+    if (agent_id, type_) not in answers:
+        message = f"no stub for {type_!r} of agent {agent_id!r}; use harness.stub(...)"
+        raise AgentNotFoundError(message)
+    returns, raises = answers[agent_id, type_]
+    if raises is not None:
+        raise raises
+    return returns
+
+
+__all__ = ["AgentHarness"]

@@ -1,0 +1,265 @@
+"""What a host keeps: one `Cell` for each agent, one `Inlet` for each client that sends to it."""
+
+import asyncio
+import zlib
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from jido_cluster.errors import JidoError
+from jido_cluster.runtime.wire import CAST, DONE, EVENT, FAILED, OP_ID, REDIRECT, encode_error
+
+if TYPE_CHECKING:
+    from jido_cluster.agent import Agent, AgentSpec
+    from jido_cluster.ports import WorkerLink
+
+MAX_REMEMBERED: Final = 1024  # results kept for each agent, so that retries do not run again
+MAX_REMEMBERED_BYTES: Final = 4 << 20
+REMEMBER_SECONDS: Final = 600.0
+# A held frame is answered empty after this, so that both ends know the other is there.
+HOLD_SECONDS: Final = 20.0
+
+
+# Bytes of a reply beside its body, at the most: number, status, and where it comes from.
+_REPLY: Final = 32
+_REPLY_META: Final = 512
+
+
+class Message:
+    """One message as a host handles it.
+
+    `deadline` is in seconds of the host's loop.
+    """
+
+    __slots__ = (
+        "body",
+        "deadline",
+        "extra",
+        "inlet",
+        "key",
+        "kind",
+        "name",
+        "number",
+        "timer",
+    )
+
+    def __init__(self, inlet: "Inlet", entry: list[Any], now: float) -> None:
+        self.inlet = inlet
+        self.number, self.kind, self.key, self.name, self.body, left, self.extra = entry
+        self.deadline = now + left / 1000
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def op_id(self) -> str:
+        """Id of the operation, given by the user or made of client and number."""
+        extra = self.extra
+        return (extra and extra.get(OP_ID)) or f"{self.inlet.client}-{self.number}"
+
+    @property
+    def fingerprint(self) -> int:
+        """Tells apart two uses of one operation id; collisions are one in four billion."""
+        return zlib.crc32(self.body, zlib.crc32(self.name.encode()))
+
+    def reply(self, body: bytes, meta: Any = None) -> None:
+        """Answer with a result."""
+        if self.kind != CAST and self.kind != EVENT:
+            self.inlet.reply((self.number, DONE, body, meta))
+
+    def fail(self, error: JidoError) -> None:
+        """Answer with an error."""
+        if self.kind != CAST and self.kind != EVENT:
+            self.inlet.reply((self.number, FAILED, encode_error(error), None))
+
+    def redirect(self) -> None:
+        """Answer that the key is served elsewhere; nothing has run."""
+        if self.kind == CAST or self.kind == EVENT:
+            self.inlet.dropped_casts += 1
+        else:
+            self.inlet.reply((self.number, REDIRECT, b"", None))
+
+
+class Cell:
+    """One agent on its host: committed state, live object, mailbox, remembered results.
+
+    Invariants: `is_busy` while a turn, an activation or a move holds the agent, and only then may
+    `queue` be non-empty; `live`, when set, equals `state`.
+    """
+
+    __slots__ = (
+        "id",
+        "is_busy",
+        "is_new",
+        "is_reserved",
+        "last_now",
+        "last_used",
+        "live",
+        "queue",
+        "remembered",
+        "remembered_bytes",
+        "seq",
+        "shard",
+        "since",
+        "spec",
+        "state",
+        "worker",
+        "worker_seq",
+    )
+
+    def __init__(self, id_: str, spec: "AgentSpec", shard: int, since: int, state: bytes) -> None:
+        self.id = id_
+        self.spec = spec
+        self.shard = shard
+        self.since = since
+        self.state = state
+        self.seq = 0
+        self.live: Agent | None = None
+        self.worker: WorkerLink | None = None
+        self.worker_seq = -1  # version of the state that the worker has
+        self.is_busy = False
+        self.is_new = True
+        # A reserved cell holds the id while the agent is made or on its way here; it has no state.
+        self.is_reserved = False
+        self.queue: deque[Message] | None = None
+        self.remembered: dict[str, tuple[int, bytes, float]] | None = None
+        self.remembered_bytes = 0
+        self.last_used = 0.0
+        self.last_now = 0.0
+
+    def remember(self, op_id: str, fingerprint: int, result: bytes, now: float) -> None:
+        """Keep a result, so that the operation does not run twice."""
+        remembered = self.remembered
+        if remembered is None:
+            remembered = self.remembered = {}
+        self.remembered_bytes += len(result)
+        if len(remembered) < MAX_REMEMBERED and self.remembered_bytes <= MAX_REMEMBERED_BYTES:
+            remembered[op_id] = (fingerprint, result, now)
+            return
+        while remembered and (
+            len(remembered) >= MAX_REMEMBERED or self.remembered_bytes > MAX_REMEMBERED_BYTES
+        ):
+            self.remembered_bytes -= len(remembered.pop(next(iter(remembered)))[1])
+        remembered[op_id] = (fingerprint, result, now)
+
+    def forget_old(self, now: float) -> None:
+        """Drop results older than 600 s; they are in order of age."""
+        remembered = self.remembered
+        if remembered is None:
+            return
+        while remembered:
+            first = next(iter(remembered))
+            if now - remembered[first][2] < REMEMBER_SECONDS:
+                return
+            self.remembered_bytes -= len(remembered.pop(first)[1])
+        self.remembered = None
+
+
+class Inlet:
+    """A host's end of one client's link: restores the order of frames, gathers replies.
+
+    A frame is answered as soon as its messages have been started, with every reply that is ready.
+    When there is none, one frame is held until there is one.
+    """
+
+    __slots__ = (
+        "_held",
+        "_hold_timer",
+        "_loop",
+        "_scheduled",
+        "_stash",
+        "client",
+        "dropped_casts",
+        "epoch",
+        "expected",
+        "last_used",
+        "open",
+        "replies",
+    )
+
+    def __init__(self, client: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.client = client
+        self.epoch = 0
+        self.expected = 0
+        self.open: set[int] = set()
+        self.replies: list[tuple[Any, ...]] = []
+        self.dropped_casts = 0
+        self.last_used = loop.time()
+        self._loop = loop
+        self._held: asyncio.Future[None] | None = None
+        self._hold_timer: asyncio.TimerHandle | None = None
+        self._scheduled = False
+        self._stash: dict[int, asyncio.Future[None]] = {}
+
+    @property
+    def is_holding(self) -> bool:
+        """True while a frame waits here for something to say."""
+        return self._held is not None
+
+    def reply(self, reply: tuple[Any, ...]) -> None:
+        """Queue a reply; it leaves with the next answer."""
+        self.open.discard(reply[0])
+        self.replies.append(reply)
+        if self._held is not None and not self._scheduled:
+            # On the next turn of the loop, so that replies made together leave together.
+            self._scheduled = True
+            self._loop.call_soon(self.release)
+
+    def release(self) -> None:
+        """Let the held frame, if any, be answered."""
+        self._scheduled = False
+        held, self._held = self._held, None
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
+        if held is not None and not held.done():
+            held.set_result(None)
+
+    def end_frame(self, frame: "asyncio.Future[None]") -> None:
+        """All messages of a frame have been started: answer it, or hold it."""
+        if self.replies or not self.open or self._held is not None:
+            if not frame.done():
+                frame.set_result(None)
+        else:
+            self._held = frame
+            self._hold_timer = self._loop.call_later(HOLD_SECONDS, self.release)
+
+    def take_replies(self, limit: int) -> list[tuple[Any, ...]]:
+        """Remove and return replies of together about `limit` bytes, in order."""
+        replies = self.replies
+        size = 0
+        for index, reply in enumerate(replies):
+            size += len(reply[2]) + (_REPLY_META if reply[3] is not None else _REPLY)
+            if size > limit and index:
+                self.replies = replies[index:]
+                return replies[:index]
+        self.replies = []
+        return replies
+
+    async def wait_turn(self, epoch: int, sequence: int, patience: float) -> bool:
+        """Wait until all earlier frames of the epoch are in; False if they do not come.
+
+        A newer epoch makes this one's frames void.
+        """
+        if epoch < self.epoch:
+            return False
+        if epoch > self.epoch:
+            self.epoch = epoch
+            self.expected = 0
+            self.release()
+            stash, self._stash = self._stash, {}
+            for waiting in stash.values():
+                waiting.cancel()
+        if sequence != self.expected:
+            if sequence < self.expected:
+                return False
+            turn = self._stash[sequence] = self._loop.create_future()
+            try:
+                await asyncio.wait_for(turn, patience)
+            except (TimeoutError, asyncio.CancelledError):
+                self._stash.pop(sequence, None)
+                return False
+            if epoch != self.epoch:  # reset between its release and this moment
+                return False
+        self.expected += 1
+        following = self._stash.pop(self.expected, None)
+        if following is not None and not following.done():
+            following.set_result(None)
+        return True

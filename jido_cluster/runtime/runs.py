@@ -1,0 +1,388 @@
+"""Runs: actions on the nodes of the cluster, tracked by the host of the run's shard.
+
+Theory. A run id names its shard, so any process can ask the shard's host about it, and a run that a
+turn started is beside its agent. The host picks a fit node, hands the action to the scheduler port
+and keeps the outcome for 600 s. When the node dies the run goes to another one: an action may
+therefore run more than once, and says so by its name being in the outcome once.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_core import to_json
+
+from jido_cluster import telemetry
+from jido_cluster.errors import (
+    AgentNotFoundError,
+    ExecutionError,
+    JidoError,
+    NoCapableNodeError,
+    RunCancelledError,
+    UnavailableError,
+)
+from jido_cluster.exec.action import registered_actions
+from jido_cluster.exec.needs import Needs
+from jido_cluster.exec.outcome import Outcome, dump_outcome, load_outcome
+from jido_cluster.ports import PeerTroubleError, Scheduler
+from jido_cluster.runtime.cell import Cell, Message
+from jido_cluster.runtime.turn import Effect, needs_from_data
+from jido_cluster.runtime.view import Member, View, shard_of_run
+from jido_cluster.runtime.wire import CALL, OP_ID, pack, unpack
+from jido_placement import h64
+
+if TYPE_CHECKING:
+    from jido_cluster.runtime.host import ShardHost
+
+logger = logging.getLogger(__name__)
+
+START: Final = "run.start"
+WAIT: Final = "run.wait"
+CANCEL: Final = "run.cancel"
+
+KEPT_SECONDS: Final = 600.0  # how long an outcome can be asked for
+MAX_DISPATCHES: Final = 10  # nodes that may die under one run before it fails
+DISPATCH_DELAY: Final = 0.2  # seconds before a run goes to another node
+REPLY_SECONDS: Final = 600.0  # how long an agent that is overloaded or moving is given its outcome
+ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Run:
+    """One run: what to do, for whom, how far it is."""
+
+    __slots__ = (
+        "agent_id",
+        "dispatches",
+        "ended_at",
+        "id",
+        "node",
+        "outcome",
+        "reply",
+        "request",
+        "shard",
+        "status",
+        "tag",
+        "task",
+        "waiting",
+    )
+
+    def __init__(self, id_: str, shard: int, request: list[Any], tag: str) -> None:
+        self.id = id_
+        self.shard = shard
+        # [action, params, context, options, needs, trace]: what a node is sent, and what it needs.
+        self.request = request
+        self.tag = tag
+        self.agent_id: str | None = None
+        self.reply: list[str] | None = None
+        self.status = "pending"
+        self.outcome = b""
+        self.node: str | None = None
+        self.dispatches = 0
+        self.ended_at = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.waiting: list[Message] = []
+
+
+class Runs:
+    """The runs of one host's shards."""
+
+    def __init__(self, host: "ShardHost", scheduler: Scheduler) -> None:
+        self._host = host
+        self._scheduler = scheduler
+        self._runs: dict[str, Run] = {}
+        self._load: Counter[str] = Counter()
+        self._at_work: dict[str, tuple[str, asyncio.Task[bytes]]] = {}
+
+    def operations(self) -> Mapping[str, Callable[[Message], Awaitable[None]]]:
+        """What clients may ask."""
+        return {START: self._start, WAIT: self._wait, CANCEL: self._cancel}
+
+    def active(self) -> int:
+        """Number of runs that have not ended."""
+        return sum(1 for run in self._runs.values() if run.status not in ENDED)
+
+    # -- from clients
+
+    async def _start(self, message: Message) -> None:
+        if self._refuse(message) or message.key in self._runs:  # sent again: it is under way
+            if message.key in self._runs:
+                message.reply(b"null")
+            return
+        request = unpack(message.body)
+        shard = shard_of_run(message.key, self._host.view.shards)
+        self._begin(Run(message.key, shard, request, ""))
+        message.reply(b"null")
+
+    async def _wait(self, message: Message) -> None:
+        run = self._find(message)
+        if run is None:
+            return
+        (patience,) = unpack(message.body)
+        if run.status in ENDED or patience <= 0:
+            message.reply(self._status(run))
+            return
+        run.waiting.append(message)
+        end = min(message.deadline, self._host.loop.time() + patience)
+        message.timer = self._host.loop.call_at(end, self._wait_ended, run, message)
+
+    def _wait_ended(self, run: Run, message: Message) -> None:
+        if message in run.waiting:
+            run.waiting.remove(message)
+            message.reply(self._status(run))
+
+    async def _cancel(self, message: Message) -> None:
+        run = self._find(message)
+        if run is not None:
+            message.reply(b"true" if self._stop(run) else b"false")
+
+    def _find(self, message: Message) -> Run | None:
+        if self._refuse(message):
+            return None
+        run = self._runs.get(message.key)
+        if run is None:
+            text = f"there is no run {message.key!r}; outcomes are kept for {KEPT_SECONDS:.0f} s"
+            message.fail(AgentNotFoundError(text, run_id=message.key))
+        return run
+
+    def _refuse(self, message: Message) -> bool:
+        """True if the run's shard is not served here; the message is taken care of then."""
+        number = shard_of_run(message.key, self._host.view.shards)
+        shard = self._host.shards.get(number)
+        if shard is None:
+            message.redirect()
+            return True
+        if not shard.is_serving:
+            self._host.shards.park(shard, message)
+            return True
+        return False
+
+    def _status(self, run: Run) -> bytes:
+        return pack((run.status, run.outcome))
+
+    # -- from turns
+
+    def start_from_turn(self, cell: Cell, effect: Effect) -> None:
+        """Begin a run that a committed turn asked for."""
+        _, run_id, action, params, options, needs, reply, tag = effect
+        run = Run(run_id, cell.shard, [action, params, b"{}", options, needs, None], tag)
+        run.agent_id = cell.id
+        run.reply = reply
+        self._begin(run)
+
+    def cancel_from_turn(self, run_id: str) -> None:
+        """Cancel a run that a committed turn named, wherever it is."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            self._stop(run)
+            return
+        try:
+            call = self._host.client.submit_to_run(run_id, CANCEL, b"", 30.0)
+        except JidoError as error:
+            logger.warning("run %s could not be cancelled: %s", run_id, error.message)
+        else:
+            call.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    # -- running
+
+    def _begin(self, run: Run) -> None:
+        self._runs[run.id] = run
+        run.task = self._host.spawn_task(self._execute(run))
+
+    def _stop(self, run: Run) -> bool:
+        if run.status in ENDED or run.task is None:
+            return False
+        return run.task.cancel()
+
+    async def _execute(self, run: Run) -> None:
+        started = self._host.loop.time()
+        try:
+            outcome = await self._dispatch(run)
+        except asyncio.CancelledError:
+            if self._host.is_closed or self._runs.get(run.id) is not run:
+                raise  # the host ends, or the run has moved to another one
+            error = RunCancelledError(f"run {run.id} was cancelled")
+            outcome = self._failure(run, error, started)
+        except JidoError as error:
+            outcome = self._failure(run, error, started)
+        self._end(run, outcome)
+
+    async def _dispatch(self, run: Run) -> bytes:
+        """The outcome, from the first node that lives long enough to tell."""
+        failed: set[str] = set()
+        action, params, context, options, needs_data, trace = run.request
+        needs = needs_from_data(needs_data)
+        resources = _resources(needs)
+        request = pack((action, params, context, options, run.id, run.tag, trace))
+        while True:
+            node = self._choose(run.id, needs, resources, failed)
+            run.dispatches += 1
+            run.node = node.name
+            run.status = "running"
+            self._load[node.id] += 1
+            work = self._host.loop.create_task(
+                self._scheduler.run(node, request, resources, run.id)
+            )
+            self._at_work[run.id] = (node.id, work)
+            try:
+                return await work
+            except PeerTroubleError as error:
+                trouble: BaseException = error
+            except asyncio.CancelledError as error:
+                if not work.cancelled() or (task := asyncio.current_task()) is None:
+                    raise
+                if task.cancelling():
+                    raise
+                trouble = error  # `follow` gave this node up
+            finally:
+                self._load[node.id] -= 1
+                self._at_work.pop(run.id, None)
+                work.cancel()
+            failed.add(node.id)
+            metadata = {"action": action, "node": node.name, "error": str(trouble)}
+            telemetry.execute("jido.cluster.run.redispatched", {"count": 1}, metadata)
+            if run.dispatches >= MAX_DISPATCHES:
+                text = f"{action} did not survive on {run.dispatches} nodes: {trouble}"
+                raise ExecutionError(text, retryable=True) from trouble
+            await asyncio.sleep(DISPATCH_DELAY)
+
+    def follow(self, view: View) -> None:
+        """Runs on nodes that are no more end there, and go to others."""
+        for node_id, work in list(self._at_work.values()):
+            if view.member(node_id) is None and not work.done():
+                work.get_loop().call_soon(_give_up, work, node_id)
+
+    def _choose(
+        self, run_id: str, needs: Needs | None, resources: Mapping[str, float], failed: set[str]
+    ) -> Member:
+        """The least loaded node that fits; nodes the run has died on only when all have."""
+        members = [m for m in self._host.view.members if m.status == "up"]
+        fit = [m for m in members if _fits(m, needs, resources)]
+        unknown = [
+            name for name in (needs.actions if needs else ()) if name not in _known_actions()
+        ]
+        if not fit or unknown:
+            labels = dict(needs.labels) if needs else {}
+            text = f"none of {len(members)} nodes has labels {labels} and resources "
+            text += f"{dict(resources)}" + (f" and actions {unknown}" if unknown else "")
+            raise NoCapableNodeError(text, retry_after=1.0)
+        chosen = [m for m in fit if m.id not in failed] or fit
+        return min(
+            chosen,
+            key=lambda m: (self._load[m.id] / max(m.weight, 0.1), h64(f"{run_id}/{m.id}")),
+        )
+
+    def _failure(self, run: Run, error: JidoError, started: float) -> bytes:
+        outcome: Outcome[Any] = Outcome.failed(
+            error,
+            run_id=run.id,
+            tag=run.tag,
+            attempts=run.dispatches,
+            seconds=self._host.loop.time() - started,
+            node=run.node,
+        )
+        return dump_outcome(outcome)
+
+    def _end(self, run: Run, outcome: bytes) -> None:
+        parsed = load_outcome(outcome)
+        kind = parsed.error.kind if parsed.error else ""
+        run.status = "succeeded" if parsed.ok else "cancelled" if kind == "cancelled" else "failed"
+        run.outcome = outcome
+        run.task = None
+        run.ended_at = self._host.loop.time()
+        waiting, run.waiting = run.waiting, []
+        for message in waiting:
+            if message.timer is not None:
+                message.timer.cancel()
+            message.reply(self._status(run))
+        if run.reply is not None and run.agent_id is not None:
+            self._host.spawn_task(self._reply(run, run.agent_id, run.reply))
+
+    async def _reply(self, run: Run, agent_id: str, reply: list[str]) -> None:
+        """Give the outcome to the agent, as a later turn; an agent that is gone gets nothing."""
+        type_, parameter = reply
+        body = b"{" + to_json(parameter) + b":" + run.outcome + b"}"
+        extra = {OP_ID: f"{run.id}.reply"}
+        end = self._host.loop.time() + REPLY_SECONDS
+        while True:
+            timeout = self._host.config.call_timeout
+            try:
+                await self._host.client.submit(CALL, agent_id, type_, body, timeout, extra)
+            except UnavailableError as error:
+                if self._host.loop.time() < end:
+                    await asyncio.sleep(error.retry_after or DISPATCH_DELAY)
+                    continue
+                logger.warning("agent %s never took the outcome of run %s", agent_id, run.id)
+            except JidoError as error:
+                metadata = {"agent": agent_id, "run_id": run.id, "error": error.kind}
+                telemetry.execute("jido.cluster.reply.failed", {"count": 1}, metadata)
+                logger.warning("reply of run %s to %s: %s", run.id, agent_id, error.message)
+            return
+
+    # -- moving and forgetting
+
+    def take_shard(self, number: int) -> dict[str, list[Any]]:
+        """Remove the shard's runs and return them as rows; those under way begin again there."""
+        rows: dict[str, list[Any]] = {}
+        for run in [run for run in self._runs.values() if run.shard == number]:
+            del self._runs[run.id]
+            if run.task is not None:
+                run.task.cancel()
+            for message in run.waiting:
+                if message.timer is not None:
+                    message.timer.cancel()
+                message.redirect()
+            rows[run.id] = [
+                "run",
+                run.id,
+                run.shard,
+                run.tag,
+                run.agent_id,
+                run.reply,
+                run.status,
+                run.outcome,
+                pack(run.request),
+            ]
+        return rows
+
+    def arrive(self, row: list[Any]) -> None:
+        """Take over a run that was moved here."""
+        _, id_, shard, tag, agent_id, reply, status, outcome, request = row
+        if id_ in self._runs:
+            return
+        run = Run(id_, shard, unpack(request), tag)
+        run.agent_id, run.reply = agent_id, reply
+        if status in ENDED:
+            run.status, run.outcome = status, outcome
+            run.ended_at = self._host.loop.time()
+            self._runs[id_] = run
+        else:
+            self._begin(run)
+
+    def forget_old(self, now: float) -> None:
+        """Drop outcomes older than 600 s."""
+        for run in list(self._runs.values()):
+            if run.status in ENDED and now - run.ended_at > KEPT_SECONDS:
+                del self._runs[run.id]
+
+
+def _known_actions() -> set[str]:
+    return {spec.name for spec in registered_actions()}
+
+
+def _give_up(work: "asyncio.Task[bytes]", node_id: str) -> None:
+    if not work.done():
+        work.cancel(node_id)
+
+
+def _resources(needs: Needs | None) -> dict[str, float]:
+    """What a run takes of its node: one core, unless it says otherwise."""
+    return {"CPU": 1.0, **(dict(needs.resources) if needs else {})}
+
+
+def _fits(member: Member, needs: Needs | None, resources: Mapping[str, float]) -> bool:
+    has = member.resources
+    if any(has.get(name, 0.0) < amount for name, amount in resources.items()):
+        return False
+    return needs is None or all(member.labels.get(k) == v for k, v in needs.labels.items())

@@ -1,0 +1,194 @@
+"""For tests of agents: a cluster in this process that can lose nodes, and single turns.
+
+Levels, cheapest first: call a handler as a plain method; `AgentHarness` for whole turns;
+`Cluster.local(nodes=3)` with `kill` for the runtime; a real Ray cluster for everything.
+"""
+
+import asyncio
+from pathlib import Path
+
+from jido_cluster._local.clock import VirtualLoop
+from jido_cluster._local.runtime import LocalRuntime, LocalTransport, check_local
+from jido_cluster.agent import Agent, spec_of
+from jido_cluster.cluster import AsyncCluster
+from jido_cluster.config import ClusterConfig
+from jido_cluster.connection import Connection
+from jido_cluster.connections import Binding, forget_process_binding, set_process_binding
+from jido_cluster.errors import InvalidOutputError, UsageError
+from jido_cluster.harness import AgentHarness
+from jido_cluster.ids import new_id
+from jido_cluster.portal import Portal, new_loop
+from jido_cluster.runtime.client import Client
+from jido_cluster.sync_cluster import Cluster
+
+__all__ = ["AgentHarness", "AsyncLocalCluster", "LocalCluster", "check_state"]
+
+
+class AsyncLocalCluster(AsyncCluster):
+    """A cluster inside this process, for code on an event loop."""
+
+    @property
+    def _runtime(self) -> LocalRuntime:
+        driver = self._connection.driver
+        assert isinstance(driver, LocalDriver)
+        return driver.runtime
+
+    async def kill(self, node: str) -> None:
+        """End a node at once, with everything in its memory, as a loss of power would.
+
+        Raises:
+            InvalidInputError: There is no such node.
+            UsageError: It is down already.
+        """
+        await self._runtime.kill(node)
+
+    async def restart(self, node: str) -> None:
+        """Bring a killed node back, empty.
+
+        Raises:
+            UsageError: It is up.
+        """
+        await self._runtime.restart(node)
+
+    async def settle(self) -> None:
+        """Return when nothing is in flight: no call, turn, run or move."""
+        await self._runtime.settle()
+
+    async def advance(self, seconds: float) -> None:
+        """Let virtual time pass; every timer on the way fires at its time.
+
+        Raises:
+            UsageError: The cluster was not started with `virtual_time=True`.
+        """
+        loop = self._connection.client.loop
+        if not isinstance(loop, VirtualLoop):
+            message = "advance() needs Cluster.local(virtual_time=True)"
+            raise UsageError(message)
+        await loop.advance(seconds)
+
+
+class LocalCluster(Cluster):
+    """A cluster inside this process, for synchronous code; it has a thread of its own."""
+
+    _inner: AsyncLocalCluster
+
+    def kill(self, node: str) -> None:
+        """As `AsyncLocalCluster.kill`."""
+        self._portal.call(self._inner.kill(node))
+
+    def restart(self, node: str) -> None:
+        """As `AsyncLocalCluster.restart`."""
+        self._portal.call(self._inner.restart(node))
+
+    def settle(self) -> None:
+        """As `AsyncLocalCluster.settle`."""
+        self._portal.call(self._inner.settle())
+
+    def advance(self, seconds: float) -> None:
+        """As `AsyncLocalCluster.advance`."""
+        self._portal.call(self._inner.advance(seconds))
+
+    def close(self) -> None:
+        """End the cluster and its thread."""
+        super().close()
+        if self._inner._connection.is_closed:
+            self._portal.stop()
+
+    def shutdown(self) -> None:
+        """As `close`: a local cluster belongs to this process alone."""
+        self.close()
+
+
+class LocalDriver:
+    """The driver of a local cluster: the connection owns the cluster."""
+
+    def __init__(self, runtime: LocalRuntime, name: str) -> None:
+        self.runtime = runtime
+        self._name = name
+
+    async def ship(self, definition: type) -> None:
+        """Nothing to do: every node is this process."""
+
+    async def disconnect(self) -> None:
+        """End the cluster."""
+        forget_process_binding(self._name)
+        await self.runtime.stop()
+
+    async def shutdown(self) -> None:
+        """End the cluster."""
+        await self.runtime.stop()
+
+
+async def start_local(
+    nodes: int,
+    config: ClusterConfig | None,
+    data_dir: Path | str | None,
+    *,
+    virtual_time: bool = False,
+) -> AsyncLocalCluster:
+    """A new local cluster on the running loop.
+
+    Raises:
+        UsageError: Virtual time is wanted on a loop with real time.
+    """
+    loop = asyncio.get_running_loop()
+    if virtual_time and not isinstance(loop, VirtualLoop):
+        message = (
+            "virtual time needs a loop of its own: use Cluster.local(virtual_time=True), or run "
+            "this on jido_cluster._local.clock.VirtualLoop"
+        )
+        raise UsageError(message)
+    settings = check_local(config)
+    if data_dir is not None:
+        settings = settings.model_copy(update={"data_dir": Path(data_dir)})
+    # Of its own, so that a pickled ref finds this one among several of the process.
+    name = new_id("local-")
+    driver: LocalDriver
+
+    def bind(client: Client) -> Binding:
+        return Binding(Connection(name, client, settings, driver, "local"), loop)
+
+    runtime = LocalRuntime(nodes, settings, bind)
+    driver = LocalDriver(runtime, name)
+    await runtime.start()
+    client = Client(LocalTransport(runtime), runtime.view)
+    await client.start()
+    connection = Connection(name, client, settings, driver, "local")
+    set_process_binding(name, Binding(connection, loop))
+    return AsyncLocalCluster(connection)
+
+
+def start_local_sync(
+    nodes: int,
+    config: ClusterConfig | None,
+    data_dir: Path | str | None,
+    *,
+    virtual_time: bool = False,
+) -> LocalCluster:
+    """A new local cluster on a thread of its own."""
+    portal = Portal.start(VirtualLoop if virtual_time else new_loop, name="jido-local")
+    try:
+        inner = portal.call(start_local(nodes, config, data_dir, virtual_time=virtual_time))
+    except BaseException:
+        portal.stop()
+        raise
+    return LocalCluster(inner, portal)
+
+
+def check_state(agent: Agent) -> None:
+    """Do nothing if the agent's state survives being stored.
+
+    Raises:
+        InvalidOutputError: It does not encode, does not load, or comes back different: a field
+            declared as a base type that holds a subclass, for instance, is cut to the base.
+    """
+    spec = spec_of(type(agent))
+    back = spec.load(spec.dump(agent))
+    for name in type(agent).model_fields:
+        before, after = getattr(agent, name), getattr(back, name)
+        if before != after or type(before) is not type(after):
+            message = (
+                f"field {name!r} of {spec.name!r} does not survive storing: {before!r} comes back "
+                f"as {after!r}"
+            )
+            raise InvalidOutputError(message, field=name)

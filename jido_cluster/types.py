@@ -1,0 +1,88 @@
+"""Data that the public API returns: plain, frozen, comparable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from jido_cluster.agent import Consistency
+from jido_cluster.runtime.turn import Fence
+from jido_cluster.runtime.view import MemberStatus
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class AgentInfo:
+    """One agent, as its host sees it.
+
+    Attributes:
+        node: Name of the node it lives on.
+        version: Number of commits since it was spawned, >= 0.
+        replicas: Names of the nodes that hold its shard, distinct, the leader first.
+        is_active: Whether its object is in memory.
+    """
+
+    id: str
+    type: str
+    node: str
+    shard: int
+    fence: Fence
+    replicas: tuple[str, ...]
+    consistency: Consistency
+    version: int
+    is_active: bool
+
+
+@dataclass(frozen=True)
+class Reply(Generic[R_co]):
+    """A call's result with what it rests on.
+
+    Attributes:
+        durability: Where the state behind the result is kept.
+        attempts: How often the call was sent, >= 1.
+    """
+
+    value: R_co
+    op_id: str
+    durability: Literal["quorum", "two", "local", "memory", "none"]
+    fence: Fence
+    node: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """One node.
+
+    Attributes:
+        load: Turns and runs under way for each core, >= 0.
+    """
+
+    id: str
+    name: str
+    status: MemberStatus
+    is_reachable: bool
+    zone: str | None
+    labels: Mapping[str, str]
+    agents: int
+    shards_led: int
+    load: float
+
+
+@dataclass(frozen=True)
+class ActionInfo:
+    """One action that can run on the cluster.
+
+    Attributes:
+        nodes: Names of the nodes that know it, sorted.
+        input_schema: JSON schema of the parameters.
+        output_schema: JSON schema of the result.
+    """
+
+    name: str
+    version: str
+    description: str
+    tags: tuple[str, ...]
+    nodes: tuple[str, ...]
+    input_schema: Mapping[str, Any] = field(hash=False)
+    output_schema: Mapping[str, Any] = field(hash=False)
