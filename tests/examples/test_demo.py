@@ -1,0 +1,76 @@
+"""The whole program, as a user starts it: Ray nodes, a killed worker, bad input."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def demo(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "examples.transcoding", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def ray_processes() -> set[int]:
+    return {
+        process.pid
+        for process in psutil.process_iter()
+        if "raylet" in process.name() or "gcs_server" in process.name()
+    }
+
+
+@pytest.mark.ray
+def test_the_demo_survives_the_loss_of_a_node(tmp_path: Path) -> None:
+    """With KILL=1 a worker is lost half-way and three right files are made; no process is left."""
+    before = ray_processes()
+    done = demo(["--seconds=12", f"--workdir={tmp_path}"], KILL="1")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"killing worker-[12]\n", done.stdout), done.stdout
+    assert "checked: 3 files decode and match the source" in done.stdout
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == ["clip-240p.mp4", "clip-360p.mp4", "clip-480p.mp4", "clip.mp4"]
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    assert ray_processes() <= before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--kill", "--address=auto"], "leave out --address"),
+        (["--seconds=0"], "--seconds is from"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments: list[str], reason: str) -> None:
+    """Before anything is started, with exit code 2."""
+    done = demo(arguments)
+    assert done.returncode == 2
+    assert reason in done.stdout
+
+
+@pytest.mark.ray
+def test_the_demo_fails_on_bad_input(tmp_path: Path) -> None:
+    """A file that is no video: exit code 1, one clear line, no traceback, no files."""
+    video = tmp_path / "words.mp4"
+    video.write_text("these are words, not pictures\n" * 100)
+    out = tmp_path / "out"
+    done = demo([f"--workdir={out}"], VIDEO=str(video))
+    assert done.returncode == 1
+    assert f"failed: the job failed: split: {video} is not a video that can be read" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not out.exists() or list(out.iterdir()) == []
