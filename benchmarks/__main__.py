@@ -1,0 +1,78 @@
+"""`python -m benchmarks calls|spawn|density [--json] [--quick] [--rounds N]`."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+from rich.console import Console
+
+from benchmarks import report
+
+CASES: Final = {"calls": "Calls", "spawn": "Spawn", "density": "Density"}
+ROUNDS: Final = 5
+QUICK_ROUNDS: Final = 3
+PLAIN_WIDTH: Final = 120  # of a table that goes to a file
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options `case`, `json`, `quick` and `rounds`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure agents and raw Ray actors side by side. A missed bar is reported; the "
+        "exit code is 0 unless something failed to run.",
+    )
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+    parser.add_argument("--quick", action="store_true", help="short rounds, noisy figures")
+    parser.add_argument(
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        help=f"medians are of N rounds (default {ROUNDS}, with --quick {QUICK_ROUNDS})",
+    )
+    options = parser.parse_args(arguments)
+    if options.rounds is None:
+        options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} rounds measure nothing; use 1 or more")
+    return number
+
+
+def measure(case: str, rounds: int, *, is_quick: bool) -> list[report.Row]:
+    """The rows of a case; says on standard error how far it is."""
+    from benchmarks.cluster import TwoNodes  # imports Ray; --help needs none
+
+    module = import_module(f"benchmarks.{case}")
+    samples = []
+    waiting = Console(stderr=True).status(f"{case}: starting two Ray nodes")
+    with waiting, TwoNodes() as nodes:
+        waiting.update(f"{case}: preparing")
+        for each in nodes.rounds(getattr(module, CASES[case]), rounds, is_quick=is_quick):
+            samples.append(each)
+            waiting.update(f"{case}: {len(samples)} of {rounds} rounds")
+    return report.rows(module.COMPARISONS, samples)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, then print."""
+    options = parse(arguments)
+    facts = report.machine(options.rounds, is_quick=options.quick)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone
+        rows = measure(options.case, options.rounds, is_quick=options.quick)
+    if options.json:
+        print(report.as_json(facts, rows))
+    else:
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        report.show(Console(width=width), facts, rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

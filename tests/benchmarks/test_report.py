@@ -1,0 +1,131 @@
+"""Benchmarks' rows: medians, ratios, bars, spread, and the shape of the JSON."""
+
+import io
+import json
+from typing import Literal
+
+import pytest
+from rich.console import Console
+
+from benchmarks.report import (
+    Bar,
+    Comparison,
+    Row,
+    as_json,
+    machine,
+    row,
+    rows,
+    show,
+    spread,
+    verdict,
+)
+
+RATE = Comparison("rate", "calls", "64 in flight", "asks/s", "raw actor", Bar(">=", 12))
+MEMORY = Comparison("memory", "density", "agent", "KB", "raw actor", Bar("<=", 20, of="ours"))
+PLAIN = Comparison("p99", "calls", "p99", "ms", "raw actor")
+
+
+def test_a_row_holds_medians_and_their_ratio() -> None:
+    """Rounds that stray do not move the figures: both sides are medians, the ratio theirs."""
+    found = row(RATE, [1_200, 30_000, 1_300, 1_250, 1], [100, 101, 99, 1, 5_000])
+    assert (found.ours, found.peer, found.ratio) == (1_250, 100, 12.5)
+    assert found.holds
+
+
+def test_spread_is_range_over_median() -> None:
+    """(max - min) / median, of each side by itself."""
+    assert spread([8.0, 10.0, 12.0]) == pytest.approx(0.4)
+    assert row(RATE, [8, 10, 12], [1, 1, 1]).spread == (0.4, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("sign", "of", "ours", "ratio", "expected"),
+    [
+        (">=", "ratio", 1.0, 12.0, True),
+        (">=", "ratio", 99.0, 11.99, False),
+        ("<=", "ratio", 99.0, 1.25, True),
+        ("<=", "ratio", 0.1, 1.26, False),
+        ("<=", "ours", 12.0, 99.0, True),
+        ("<=", "ours", 12.1, 0.1, False),
+        (">=", "ours", 11.9, 99.0, False),
+    ],
+)
+def test_a_bar_holds_up_to_its_limit(
+    sign: Literal[">=", "<="],
+    of: Literal["ratio", "ours"],
+    ours: float,
+    ratio: float,
+    expected: bool,
+) -> None:
+    """The limit itself is kept; only the side the bar speaks of counts."""
+    limit = 1.25 if (sign, of) == ("<=", "ratio") else 12
+    assert Bar(sign, limit, of).holds(ours, ratio) is expected
+
+
+def test_a_bar_says_what_it_is_about() -> None:
+    """A bar on the ratio ends in x, one on our own value in its unit."""
+    assert Bar(">=", 1000).text("agents/s") == ">= 1,000x"
+    assert Bar("<=", 1.25).text("ms") == "<= 1.25x"
+    assert Bar("<=", 20, of="ours").text("KB") == "<= 20 KB"
+
+
+def test_holds_is_decided_before_rounding() -> None:
+    """A figure that only its rounding lifts to the bar misses it."""
+    found = row(RATE, [11.99999], [1])
+    assert (found.ratio, found.holds) == (12.0, False)
+
+
+def test_a_row_without_a_bar_holds() -> None:
+    """It informs only, so that `holds` of all rows together is the run's verdict."""
+    found = row(PLAIN, [1], [2])
+    assert found.bar is None
+    assert found.holds
+
+
+def test_rows_keep_the_order_of_the_comparisons() -> None:
+    """Each comparison takes its own samples, whatever order a round returns them in."""
+    rounds = [{"memory": (2.0, 59_000.0), "rate": (10.0, 1.0)} for _ in range(5)]
+    found = rows([RATE, MEMORY], rounds)
+    assert [(each.case, each.ours) for each in found] == [("calls", 10.0), ("density", 2.0)]
+    assert [each.holds for each in found] == [False, True]
+
+
+def test_the_json_is_one_object_of_machine_versions_and_rows() -> None:
+    """The shape that later benchmarks keep, and readers of results rely on."""
+    facts = machine(5, is_quick=False)
+    data = json.loads(as_json(facts, [row(MEMORY, [8.2], [59_000])]))
+    assert list(data) == ["machine", "versions", "rows"]
+    assert data["machine"] == facts
+    assert {"python", "ray", "jido-cluster"} <= data["versions"].keys()
+    assert data["rows"] == [
+        {
+            "case": "density",
+            "metric": "agent",
+            "unit": "KB",
+            "ours": 8.2,
+            "peer": 59_000.0,
+            "peer_name": "raw actor",
+            "ratio": 0.000139,
+            "bar": "<= 20 KB",
+            "holds": True,
+            "spread": [0.0, 0.0],
+        }
+    ]
+
+
+def shown(*results: Row) -> str:
+    """What a terminal of 140 columns would show."""
+    screen = io.StringIO()
+    show(Console(file=screen, width=140), {"cores": 2}, results)
+    return screen.getvalue()
+
+
+def test_the_table_names_missed_bars_and_ends_in_a_verdict() -> None:
+    """A reader finds each figure with its bar, and in one line what is missed."""
+    good, bad = row(MEMORY, [8.2], [59_000]), row(RATE, [900], [100])
+    text = shown(good, bad, row(PLAIN, [1], [2]))
+    assert "cores 2" in text
+    assert "59,000" in text
+    assert ">= 12x" in text
+    assert text.rstrip().endswith("1 of 2 bars hold; missed: calls, 64 in flight")
+    assert verdict([good]) == "1 of 1 bars hold"
