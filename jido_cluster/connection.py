@@ -25,6 +25,8 @@ from jido_cluster.runtime.client import Client
 from jido_cluster.runtime.link import Call
 from jido_cluster.runtime.turn import encode_signal
 from jido_cluster.runtime.wire import (
+    AGE,
+    CALL,
     CALLER,
     CHAIN,
     EVENT_BYTES,
@@ -147,9 +149,14 @@ class Connection:
             extra = {**(extra or NO_EXTRA), VIRTUAL: ref.virtual_name}
         if with_meta:
             extra = {**(extra or NO_EXTRA), META: 1}
-        if CURRENT.get() is not None or ref.op_id is not None:
-            seconds, extra = self.envelope(seconds, extra, ref.op_id)
-        return self.client.submit(kind, ref.id, name, body, seconds, extra), load
+        if CURRENT.get() is None and ref.op_id is None:
+            return self.client.submit(kind, ref.id, name, body, seconds, extra), load
+        seconds, extra = self.envelope(seconds, extra, ref.op_id)
+        call = self.client.submit(kind, ref.id, name, body, seconds, extra)
+        turn = current_turn.get()
+        if kind == CALL and turn is not None and turn.is_running:
+            turn.begin_await(call, ref.id)
+        return call, load
 
     def envelope(
         self, seconds: float, extra: dict[str, Any] | None, op_id: str | None
@@ -173,6 +180,7 @@ class Connection:
                 **(extra or NO_EXTRA),
                 CALLER: turn.agent_id,
                 CHAIN: [*turn.chain, turn.agent_id],
+                AGE: turn.age,
                 TRACE: turn.trace,
                 OP_ID: op_id or turn.nested_id(),
             }

@@ -199,7 +199,7 @@ class AgentHarness(Generic[A]):
         if kind == SEND:
             self.sent.append((effect[1], from_wire(effect[2])))
         elif kind == START:
-            _, _, action, params, options, _, _, _ = effect
+            _, _, action, params, options, _, _, _, _ = effect
             spec = find_action(action)
             self.started.append(Instruction(spec.target, params=from_json(params), options=options))
         elif kind == CANCEL:

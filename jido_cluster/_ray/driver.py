@@ -111,7 +111,7 @@ async def _connection(
     await client.start()
     driver = RuntimeDriver(settings, transport)
     used = settings.config
-    if config is not None:
+    if config is not None and "call_timeout" in config.model_fields_set:
         used = used.model_copy(update={"call_timeout": config.call_timeout})
     return Connection(settings.cluster, client, used, driver, settings.address)
 

@@ -41,7 +41,7 @@ class NodeSupervisorActor:
         self._settings = settings
         self._address = ""  # of no life yet: `start` has not got that far
         self._starting: asyncio.Task[None] | None = None
-        self._view = View(0, (), ())
+        self._view = View(-1, (), ())
         self._view_data = b""
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -8,6 +8,7 @@ agent finds what another one left in the process.
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from jido_cluster.runtime.worker import Worker
 logger = logging.getLogger(__name__)
 
 START_SECONDS: Final = 60.0
+EXIT_SECONDS: Final = 5.0  # how long a worker waits to be killed when its work is done
 MARGIN_SECONDS: Final = 5.0  # past a turn's deadline, until its worker counts as stuck
 
 
@@ -38,6 +40,7 @@ class AgentWorkerActor:
 
         process.set_up(settings)
         process.CODE.take(version, pickles)
+        self._ended = asyncio.Event()
         connection = await connect_near(settings, process.ray_node_id())
         binding = Binding(connection, asyncio.get_running_loop())
         set_process_binding(settings.cluster, binding)
@@ -47,8 +50,8 @@ class AgentWorkerActor:
         return [ip, port, os.getpid()]
 
     async def watch(self) -> None:
-        """Never returns: the call fails when this process dies."""
-        await process.forever()
+        """Return when the worker has served its agent; fails when this process dies."""
+        await self._ended.wait()
 
     async def take_code(self, version: int, pickles: list[bytes]) -> None:
         """Definitions that were shipped after this worker had started."""
@@ -61,7 +64,10 @@ class AgentWorkerActor:
                 streams.write(writer, await self._worker.turn(request))
                 await writer.drain()
         finally:
-            os._exit(0)  # not exit_actor: a stuck handler's thread must not hold the process
+            # Its pool, which waits in `watch`, kills the actor, which Ray takes for meant; should
+            # that not come, the process ends itself: a stuck handler's thread must not hold it.
+            self._ended.set()
+            threading.Timer(EXIT_SECONDS, os._exit, (0,)).start()
 
 
 class Pool:
@@ -127,11 +133,12 @@ class Pool:
 
 
 async def _keep(handle: Any) -> None:
-    """Hold the handle, and with it the actor, until the worker ends by itself."""
+    """Hold the handle, and with it the actor, until the worker has served its agent."""
     try:
         await handle.watch.remote()
     except RayError:
-        del handle
+        return  # it died
+    ray.kill(handle, no_restart=True)
 
 
 class CodeStore:

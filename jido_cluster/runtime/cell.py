@@ -5,12 +5,23 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from jido_cluster.errors import JidoError
-from jido_cluster.runtime.wire import CAST, DONE, EVENT, FAILED, OP_ID, REDIRECT, encode_error
+from jido_cluster.errors import CallCycleError, JidoError
+from jido_cluster.runtime.wire import (
+    AGE,
+    CAST,
+    CHAIN,
+    DONE,
+    EVENT,
+    FAILED,
+    OP_ID,
+    REDIRECT,
+    encode_error,
+)
 
 if TYPE_CHECKING:
     from jido_cluster.agent import Agent, AgentSpec
     from jido_cluster.ports import WorkerLink
+    from jido_cluster.runtime.turn import TurnContext
 
 MAX_REMEMBERED: Final = 1024  # results kept for each agent, so that retries do not run again
 MAX_REMEMBERED_BYTES: Final = 4 << 20
@@ -71,9 +82,7 @@ class Message:
 
     def redirect(self) -> None:
         """Answer that the key is served elsewhere; nothing has run."""
-        if self.kind == CAST or self.kind == EVENT:
-            self.inlet.dropped_casts += 1
-        else:
+        if self.kind != CAST and self.kind != EVENT:
             self.inlet.reply((self.number, REDIRECT, b"", None))
 
 
@@ -100,6 +109,7 @@ class Cell:
         "since",
         "spec",
         "state",
+        "turn",
         "worker",
         "worker_seq",
     )
@@ -112,6 +122,7 @@ class Cell:
         self.state = state
         self.seq = 0
         self.live: Agent | None = None
+        self.turn: TurnContext | None = None  # the latest; whether it still runs it says itself
         self.worker: WorkerLink | None = None
         self.worker_seq = -1  # version of the state that the worker has
         self.is_busy = False
@@ -123,6 +134,41 @@ class Cell:
         self.remembered_bytes = 0
         self.last_used = 0.0
         self.last_now = 0.0
+
+    def is_crossed(self, message: Message) -> bool:
+        """True for a younger call that waits for a turn here which waits for one of its callers.
+
+        Neither would end before its deadline. Of two such calls exactly one is younger, and it is
+        refused wherever it is noticed: when it comes, or when the turn here begins to wait
+        (wait-die, Rosenkrantz, Stearns and Lewis 1978, kept to calls that are known to cross).
+        """
+        turn, extra = self.turn, message.extra
+        if turn is None or not turn.is_running or not extra or AGE not in extra:
+            return False
+        began, op_id = extra[AGE]
+        return turn.age < (began, op_id) and any(turn.awaits(id_) for id_ in extra[CHAIN])
+
+    def refuse_crossed(self, turn: "TurnContext") -> None:
+        """The turn has begun to wait: refuse queued calls that cross it."""
+        for message in [m for m in self.queue or () if self.turn is turn and self.is_crossed(m)]:
+            self.drop_queued(message)
+            message.fail(self.crossed(message))
+
+    def drop_queued(self, message: Message) -> None:
+        """Take a message out of the mailbox."""
+        assert self.queue is not None
+        self.queue.remove(message)
+        if message.timer is not None:
+            message.timer.cancel()
+
+    def crossed(self, message: Message) -> CallCycleError:
+        """What a call that `is_crossed` gets."""
+        chain = [*(message.extra or {})[CHAIN], self.id]
+        text = (
+            f"crossed calls: {' -> '.join(chain)}, while {self.id!r} waits for a call the other "
+            "way; the younger one ends; use ctx.send for one of them"
+        )
+        return CallCycleError(text, chain=chain)
 
     def remember(self, op_id: str, fingerprint: int, result: bytes, now: float) -> None:
         """Keep a result, so that the operation does not run twice."""
@@ -166,7 +212,6 @@ class Inlet:
         "_scheduled",
         "_stash",
         "client",
-        "dropped_casts",
         "epoch",
         "expected",
         "last_used",
@@ -180,7 +225,6 @@ class Inlet:
         self.expected = 0
         self.open: set[int] = set()
         self.replies: list[tuple[Any, ...]] = []
-        self.dropped_casts = 0
         self.last_used = loop.time()
         self._loop = loop
         self._held: asyncio.Future[None] | None = None

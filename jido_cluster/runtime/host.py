@@ -255,6 +255,9 @@ class ShardHost:
             if cell.id in chain:
                 await self._called_back(cell, message, chain)
                 return
+            if cell.is_busy and cell.is_crossed(message):
+                message.fail(cell.crossed(message))
+                return
         if kind == CALL and not cell.is_reserved and not cell.queue:
             reader = cell.spec.find_handler(message.name)
             if reader is not None and reader.read_only:
@@ -313,7 +316,7 @@ class ShardHost:
 
     def _expire(self, cell: Cell, message: Message) -> None:
         if cell.queue is not None and message in cell.queue:
-            cell.queue.remove(message)
+            cell.drop_queued(message)
             message.fail(_too_late(message))
 
     async def _called_back(self, cell: Cell, message: Message, chain: list[str]) -> None:
@@ -354,6 +357,7 @@ class ShardHost:
                 handler = spec.handler_for(message.name)
                 params = handler.work.load_params(message.body)
                 context = self._context(cell, message, op_id)
+                cell.turn, context.cell = context, cell
                 if spec.isolation == "dedicated":
                     result, state, effects = await turn_in_worker(self, cell, message, context)
                 else:
@@ -393,6 +397,7 @@ class ShardHost:
             cell.spec.handler_for(signal.type)  # raises, naming what there is
         matches = [(handler, deliver_params(handler, signal)) for handler in found]
         context = self._context(cell, message, op_id)
+        cell.turn, context.cell = context, cell
         context.attach_signal(signal)
         if cell.spec.isolation == "dedicated":
             return await turn_in_worker(self, cell, message, context)

@@ -3,7 +3,8 @@
 Theory. Everything queued while the previous frames are in flight goes in the next one: one call at
 a time costs one round trip, and thousands at once share frames. There is no timer: a frame leaves
 on the next turn of the loop while fewer than two are in flight. The host may hold one frame back
-until it has something to say; that one is not counted.
+until it has something to say; that one is not counted. Many calls queued at once leave as two
+frames, so that client and host work at the same time.
 
 After a frame whose fate is unknown the link opens the next epoch and sends what is unanswered
 again, in order; casts of a doubtful frame are dropped and counted.

@@ -2,8 +2,8 @@
 
 Theory. A run id names its shard, so any process can ask the shard's host about it, and a run that a
 turn started is beside its agent. The host picks a fit node, hands the action to the scheduler port
-and keeps the outcome for 600 s. When the node dies the run goes to another one: an action may
-therefore run more than once, and says so by its name being in the outcome once.
+and keeps the outcome for 600 s. When the node dies, or the shard moves, the run begins again
+elsewhere: an action may run more than once, but one outcome is told.
 """
 
 import asyncio
@@ -165,8 +165,8 @@ class Runs:
 
     def start_from_turn(self, cell: Cell, effect: Effect) -> None:
         """Begin a run that a committed turn asked for."""
-        _, run_id, action, params, options, needs, reply, tag = effect
-        run = Run(run_id, cell.shard, [action, params, b"{}", options, needs, None], tag)
+        _, run_id, action, params, options, needs, reply, tag, trace = effect
+        run = Run(run_id, cell.shard, [action, params, b"{}", options, needs, trace], tag)
         run.agent_id = cell.id
         run.reply = reply
         self._begin(run)

@@ -4,6 +4,7 @@ The same code runs turns on a shard host, in a dedicated worker and in the test 
 nothing of mailboxes, shards or commits: it takes an object and says what came of it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,20 +22,23 @@ from jido_cluster.exec.outcome import Outcome
 from jido_cluster.exec.work import Work
 from jido_cluster.ids import check_id
 from jido_cluster.runtime.view import run_id_at
-from jido_cluster.runtime.wire import CALLER, CHAIN, EVENT_BYTES, TRACE, encode_value
+from jido_cluster.runtime.wire import AGE, CALLER, CHAIN, EVENT_BYTES, TRACE, encode_value
 from jido_cluster.signals.handler import Declaration, declaration_of
 from jido_cluster.signals.signal import Signal, from_wire
 
 if TYPE_CHECKING:
+    import asyncio
+
     from jido_cluster.cluster import AsyncCluster
     from jido_cluster.refs import AgentRef, AsyncAgentRef
+    from jido_cluster.runtime.cell import Cell
     from jido_cluster.sync_cluster import Cluster
 
 R = TypeVar("R")
 
 # Kinds of effects in an outbox.
 SEND: Final = 0  # (SEND, agent id, signal bytes, type name of a virtual agent or None)
-START: Final = 1  # (START, run id, action name, params, options, needs, reply or None, tag)
+START: Final = 1  # (START, run id, action, params, options, needs, reply or None, tag, trace)
 CANCEL: Final = 2  # (CANCEL, run id)
 DELETE: Final = 3  # (DELETE,)
 Effect = tuple[Any, ...]
@@ -75,9 +79,11 @@ class TurnContext(Context):
         is_new: True in the first activation of an agent's life.
         read_only: Whether the handler may only look.
         agent: The object the turn runs on.
+        cell: The agent on its host, when the turn runs there.
     """
 
     __slots__ = (
+        "_awaited",
         "_body",
         "_effects",
         "_extra",
@@ -88,6 +94,7 @@ class TurnContext(Context):
         "_signal",
         "agent",
         "agent_id",
+        "cell",
         "is_new",
         "op_id",
         "read_only",
@@ -134,6 +141,8 @@ class TurnContext(Context):
         self._signal: Signal | None = None
         self._effects: list[Effect] | None = None
         self._nested = 0
+        self._awaited: Counter[str] | None = None
+        self.cell: Cell | None = None
 
     @property
     def is_running(self) -> bool:
@@ -149,6 +158,28 @@ class TurnContext(Context):
     def chain(self) -> tuple[str, ...]:
         """Ids of the agents that wait for this turn, outermost first."""
         return tuple(self._extra.get(CHAIN, ())) if self._extra else ()
+
+    @property
+    def age(self) -> tuple[float, str]:
+        """When the outermost call of the chain began, and its operation: smaller is older."""
+        if self._extra and AGE in self._extra:
+            began, op_id = self._extra[AGE]
+            return began, op_id
+        return self._now, self.op_id
+
+    def awaits(self, agent_id: str) -> bool:
+        """True while the turn waits for a call to that agent."""
+        return self._awaited is not None and self._awaited[agent_id] > 0
+
+    def begin_await(self, call: "asyncio.Future[Any]", agent_id: str) -> None:
+        """The turn waits for this call to an agent until it is done."""
+        if self._awaited is None:
+            self._awaited = Counter()
+        awaited = self._awaited
+        awaited[agent_id] += 1
+        call.add_done_callback(lambda _: awaited.subtract((agent_id,)))
+        if self.cell is not None:
+            self.cell.refuse_crossed(self)
 
     @property
     def signal(self) -> Signal:
@@ -240,6 +271,7 @@ class TurnContext(Context):
                 needs_to_data(needs if needs is not None else spec.needs),
                 answer,
                 tag,
+                self.trace,
             )
         )
         return run_id

@@ -45,6 +45,7 @@ REDIRECT: Final = 2
 OP_ID: Final = "o"
 CALLER: Final = "c"
 CHAIN: Final = "n"
+AGE: Final = "a"
 TRACE: Final = "t"
 META: Final = "m"
 VIRTUAL: Final = "v"

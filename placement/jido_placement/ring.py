@@ -1,6 +1,6 @@
 """A consistent hash ring over uhashring: the order in which nodes are suggested for a shard.
 
-The ring only suggests; `build.py` decides under balance and zone rules. It is built once per
+The ring only suggests; `table.py` decides under balance and zone rules. It is built once per
 change of members and walked once per shard, never on a look-up.
 
 Departures from how uhashring is usually used, each for movement or speed:

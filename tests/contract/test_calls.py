@@ -1,6 +1,7 @@
 """What goes into a call, what comes out, and what a turn sees of it."""
 
 import math
+from collections.abc import Callable
 from concurrent.futures import as_completed
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,8 +18,9 @@ from jido_cluster import (
     Signal,
     new_id,
 )
-from tests.contract.agents import Alone, Book, Counter, Inbox, Relay, Seen, Shelf, Witness
-from tests.contract.support import wait_until
+from tests.contract.actions import Book
+from tests.contract.agents import Alone, Counter, Inbox, Relay, Seen, Shelf, Witness
+from tests.contract.support import Gate, wait_until
 
 LIMIT = 1 << 20
 
@@ -364,6 +366,25 @@ def test_a_handler_can_catch_a_call_cycle(cluster: Cluster, name: str) -> None:
     assert one.call(Relay.catch, [one.id]) == [one.id, one.id]
     assert one.call(Relay.catch, [two.id, one.id]) == []
     assert (one.call(Relay.count), two.call(Relay.count)) == (2, 1)
+
+
+def test_crossed_calls_do_not_wait_for_each_other(
+    cluster: Cluster, name: str, gate: Callable[[], Gate]
+) -> None:
+    """Two agents call each other out of two chains: one gives way, the other gets through."""
+    refs = [cluster.spawn(Relay, f"{name}.{n}") for n in "ab"]
+    doors = [gate() for _ in refs]
+    calls = [
+        ref.options(timeout=20.0).submit(Relay.cross, other.id, **door.files)
+        for ref, other, door in zip(refs, reversed(refs), doors, strict=True)
+    ]
+    for door in doors:
+        door.wait_begun()
+    for door in doors:
+        door.open()
+    errors = [call.exception(10) for call in calls]
+    assert sum(error is None for error in errors) == 1
+    assert [ref.call(Relay.pass_on, []) for ref in refs] == [[ref.id] for ref in refs]
 
 
 def test_a_read_only_handler_may_be_called_back(cluster: Cluster, name: str) -> None:

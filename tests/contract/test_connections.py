@@ -18,7 +18,8 @@ from jido_cluster import (
     UsageError,
 )
 from jido_cluster.connections import resolve_address
-from tests.contract.agents import Counter, Double, Queue
+from tests.contract.actions import Double
+from tests.contract.agents import Counter, Queue
 from tests.contract.support import CONFIG
 
 
@@ -66,6 +67,13 @@ def test_the_async_surface_does_what_the_sync_one_does() -> None:
             assert await cluster.get(Counter, "c-1") == refs[1]
 
     asyncio.run(main())
+
+
+def test_a_listing_has_as_many_pages_as_it_needs() -> None:
+    """Thousands of agents on one host, each listed once, in order."""
+    with Cluster.local() as cluster:
+        calls = [cluster.spawn(Counter, f"c-{n:05d}") for n in range(2100)]
+        assert [info.id for info in cluster.agents(prefix="c-")] == [ref.id for ref in calls]
 
 
 def test_the_local_address_is_a_cluster_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

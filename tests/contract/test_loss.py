@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from jido_cluster import AgentLostError, JidoError, OutcomeUnknownError
-from tests.contract.agents import Counter, Queue, Room, WaitForFile
+from tests.contract.actions import WaitForFile
+from tests.contract.agents import Counter, Queue, Room
 from tests.contract.support import Gate, Mortal, spawn_on, wait_until
 
 MakeGate = Callable[[], Gate]

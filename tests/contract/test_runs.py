@@ -24,12 +24,9 @@ from jido_cluster import (
     StillRunningError,
     new_id,
 )
-from tests.contract.agents import (
-    Ask,
+from tests.contract.actions import (
     Book,
-    Boss,
     Break,
-    Counter,
     Double,
     Flaky,
     NeedsMoon,
@@ -38,6 +35,7 @@ from tests.contract.agents import (
     WaitForFile,
     join,
 )
+from tests.contract.agents import Ask, Boss, Counter
 from tests.contract.support import Gate, wait_until
 
 MakeGate = Callable[[], Gate]

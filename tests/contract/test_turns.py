@@ -20,16 +20,8 @@ from jido_cluster import (
     OverloadedError,
     new_id,
 )
-from tests.contract.agents import (
-    Counter,
-    NarrowQueue,
-    OutOfStock,
-    Picky,
-    Queue,
-    Shelf,
-    Stillborn,
-    Witness,
-)
+from tests.contract.actions import OutOfStock
+from tests.contract.agents import Counter, NarrowQueue, Picky, Queue, Shelf, Stillborn, Witness
 from tests.contract.support import Gate, wait_until
 
 MakeGate = Callable[[], Gate]

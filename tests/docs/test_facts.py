@@ -16,6 +16,7 @@ DOCUMENTS = sorted(
     [
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
+        ROOT / "benchmarks/README.md",
         ROOT / "placement/README.md",
         ROOT / "examples/transcoding/README.md",
         *(ROOT / "docs").rglob("*.md"),

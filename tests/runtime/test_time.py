@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from jido_cluster import ActionTimeoutError, Cluster, UsageError
+from jido_cluster import ActionTimeoutError, Cluster, OutcomeUnknownError, UsageError
 from jido_cluster.testing import LocalCluster
 from tests.contract.agents import Boss, Inbox, Sender
 from tests.contract.support import wait_until
-from tests.runtime.agents import Dozing, Drowsy, Starter, Tally
+from tests.runtime.agents import Dozing, Drowsy, Starter, Step, Tally
 
 
 @pytest.fixture
@@ -83,6 +83,28 @@ def test_idleness_is_noticed_in_proportion_to_its_limit(cluster: LocalCluster) -
     ref = cluster.spawn(Dozing, "d-1")
     cluster.advance(2.0)
     assert not ref.info().is_active
+
+
+def test_results_are_remembered_for_ten_minutes(cluster: LocalCluster) -> None:
+    """Until then a retry does not run; long afterwards it does."""
+    ref = cluster.spawn(Tally, "t-1")
+    once = ref.options(op_id="once")
+    assert once.call(Tally.add) == 1
+    cluster.advance(590.0)
+    assert once.call(Tally.add) == 1
+    cluster.advance(60.0)
+    assert once.call(Tally.add) == 2
+
+
+def test_outcomes_of_runs_are_kept_for_ten_minutes(cluster: LocalCluster) -> None:
+    """Until then anybody can ask; afterwards nobody knows."""
+    run = cluster.start(Step, {"key": "kept"})
+    assert run.result() == "kept"
+    cluster.advance(590.0)
+    assert run.result() == "kept"
+    cluster.advance(60.0)
+    with pytest.raises(OutcomeUnknownError, match=run.run_id):
+        run.result()
 
 
 def test_only_virtual_time_can_be_advanced() -> None:
