@@ -1,8 +1,8 @@
 """Where the cases run: a Ray cluster of two nodes on this machine, for as long as a case takes.
 
-The client is an actor on the first node and does all asking, of agents and of raw actors alike, on
-one event loop. What is asked lives on the second node, called far. Both nodes run on the same
-cores, as the raw actors do.
+The client is the process that runs the command: a driver on the first node, on asyncio's own event
+loop. It does all asking, of agents and of raw actors alike. What is asked lives on the second node,
+called far. Ray has its default settings, but for the dashboard.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",  # the nodes listen on this machine, for as long as a case runs
     RAY_USAGE_STATS_ENABLED="0",
     RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0",
-    RAY_worker_niceness="0",  # by default Ray's workers give way to everything else
     PYTHONPATH=os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
 )
 
@@ -123,38 +122,21 @@ class Case(Protocol):
         ...
 
 
-class ClientActor:
-    """The process that asks."""
-
-    async def start(self, case: type[Case], site: Site) -> None:
-        """Prepare the case."""
-        self._case = case(site)
-        await self._case.prepare()
-
-    async def round(self, number: int) -> Samples:
-        """As the case's."""
-        return await self._case.round(number)
-
-
 class TwoNodes:
     """A Ray cluster with the client on one node and everything measured on the other."""
 
     def __init__(self) -> None:
         self._cluster = Cluster()
-        self._client: Any = None
 
     def __enter__(self) -> Self:
         """Start both nodes."""
         try:
-            near = self._add(NEAR, include_dashboard=False)
+            self._add(NEAR, include_dashboard=False)
             self._far_id = self._add(FAR)
             ray.init(self._cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         except BaseException:
             self.close()
             raise
-        pin = NodeAffinitySchedulingStrategy(near, soft=False)
-        actor = ray.remote(ClientActor).options(num_cpus=0, scheduling_strategy=pin)
-        self._client = actor.remote()
         return self
 
     def __exit__(
@@ -169,9 +151,11 @@ class TwoNodes:
     def rounds(self, case: type[Case], count: int, *, is_quick: bool) -> Iterator[Samples]:
         """Prepare a case, then yield the samples of its rounds."""
         site = Site(self._cluster.address, self._far_id, os.getpid(), is_quick)
-        ray.get(self._client.start.remote(case, site))
-        for number in range(count):
-            yield ray.get(self._client.round.remote(number))
+        with asyncio.Runner() as runner:
+            asked = case(site)
+            runner.run(asked.prepare())
+            for number in range(count):
+                yield runner.run(asked.round(number))
 
     def close(self) -> None:
         """End both nodes, and whatever they left behind."""

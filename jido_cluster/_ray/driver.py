@@ -52,7 +52,8 @@ class RuntimeDriver:
         await call(supervisor.ship.remote(name, data), CALL_SECONDS)
 
     async def disconnect(self) -> None:
-        """Nothing to give up: the runtime does not know who is connected."""
+        """Close the connections; the runtime does not know who is connected."""
+        self._transport.close()
 
     async def shutdown(self) -> None:
         """End every process of the runtime."""
@@ -84,7 +85,7 @@ async def connect_ray(
     if config is not None:
         config.check_agrees(settings.config.agreed())
     _check_release(settings)
-    transport = RayTransport(where, node_actor(_near_node()))
+    transport = RayTransport(where, settings.token, node_actor(_near_node()))
     if start:
         # Whoever only looks, or stops the runtime, does not wait for a node that never comes up.
         await _wait_ready(transport)
@@ -93,7 +94,7 @@ async def connect_ray(
 
 async def connect_near(settings: Settings, node_id: str) -> Connection:
     """The connection of a process of the runtime itself."""
-    transport = RayTransport(settings.namespace, node_actor(node_id))
+    transport = RayTransport(settings.namespace, settings.token, node_actor(node_id))
     return await _connection(settings, transport, None)
 
 
@@ -103,10 +104,6 @@ async def _connection(
     supervisor = await transport.handle(SUPERVISOR)
     state = unpack_large(await call(supervisor.state.remote(), CALL_SECONDS))
     view = View.from_data(state[0])
-    # Handles are looked up now, so that the first call needs no GCS.
-    await asyncio.gather(
-        *(transport.handle(host) for host in view.addresses), return_exceptions=True
-    )
     client = Client(transport, view)
     await client.start()
     driver = RuntimeDriver(settings, transport)

@@ -2,13 +2,13 @@
 
 import asyncio
 import gc
-import os
 import time
 from typing import Any
 
 import ray
 
 from jido_cluster._ray import process
+from jido_cluster._ray.frames import FrameServer
 from jido_cluster._ray.names import node_actor
 from jido_cluster._ray.process import Settings
 from jido_cluster._ray.tasks import RayScheduler
@@ -27,16 +27,19 @@ class ShardHostActor:
     async def start(
         self,
         settings: Settings,
-        address: str,
+        name: str,
         view: bytes,
         code_version: int,
         pickles: list[bytes],
-    ) -> int:
-        """Begin to serve; the process id."""
+    ) -> str:
+        """Begin to serve; the address for frames."""
         process.set_up(settings)
         process.CODE.take(code_version, pickles)
         node_id = process.ray_node_id()
-        transport = RayTransport(settings.namespace, node_actor(node_id))
+        transport = RayTransport(settings.namespace, settings.token, node_actor(node_id))
+        server = FrameServer(name, settings.token)
+        address = await server.listen(process.own_ip())
+        self._server = server
         self._host = ShardHost(
             address,
             node_id,
@@ -57,15 +60,12 @@ class ShardHostActor:
         set_process_binding(settings.cluster, binding)
         self._host.binding = binding
         await self._host.start()
-        # What is here now stays: frozen, it is not looked at by each collection of garbage. Turns make
-        # few cycles, so collections may be rare: 10 to 20 % more turns a second.
+        server.open(self._host)
+        # What is here now stays: frozen, no collection of garbage looks at it again. Turns make few
+        # cycles, so collections may be rare: 10 to 20 % more turns a second.
         gc.freeze()
         gc.set_threshold(100_000, 50, 1000)
-        return os.getpid()
-
-    async def frame(self, data: bytes) -> bytes:
-        """As `ShardHost.frame`."""
-        return await self._host.frame(data)
+        return address
 
     async def take_code(self, version: int, pickles: list[bytes]) -> None:
         """Register definitions from a driver."""

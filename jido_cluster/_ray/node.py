@@ -14,6 +14,7 @@ from ray.exceptions import ActorDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jido_cluster._ray import process, streams
+from jido_cluster._ray.frames import actor_of_host
 from jido_cluster._ray.host import make_host
 from jido_cluster._ray.names import SUPERVISOR, actor_options, node_actor
 from jido_cluster._ray.process import Settings
@@ -97,16 +98,17 @@ class NodeSupervisorActor:
         view = await call(supervisor.register.remote(data), HOST_SECONDS)
         self._install(View.from_data(unpack_large(view)))
 
-    async def _adopt_or_start(self, name: str, index: int) -> str:
-        if name:
+    async def _adopt_or_start(self, address: str, index: int) -> str:
+        if address:
+            name = actor_of_host(address)
             try:
                 handle = await self._transport.handle(name)
                 await call(handle.ping.remote(), 5.0)
             except PeerTroubleError:
                 self._transport.forget(name)
             else:
-                self._keep(name, handle, index)
-                return name
+                self._keep(address, handle, index)
+                return address
         return await self._start_host(index)
 
     async def _start_host(self, index: int) -> str:
@@ -119,15 +121,15 @@ class NodeSupervisorActor:
         version, pickles = self._code.current()
         view = pack(self._view.to_data())
         starting = handle.start.remote(self._settings, name, view, version, pickles)
-        await call(starting, HOST_SECONDS)
-        self._keep(name, handle, index)
-        return name
+        address: str = await call(starting, HOST_SECONDS)
+        self._keep(address, handle, index)
+        return address
 
-    def _keep(self, name: str, handle: Any, index: int) -> None:
-        self._hosts[name] = handle
-        self._spawn(self._watch_host(name, handle, index))
+    def _keep(self, address: str, handle: Any, index: int) -> None:
+        self._hosts[address] = handle
+        self._spawn(self._watch_host(address, handle, index))
 
-    async def _watch_host(self, name: str, handle: Any, index: int) -> None:
+    async def _watch_host(self, address: str, handle: Any, index: int) -> None:
         """Wait for a host's death, then put another one in its place."""
         while True:
             try:
@@ -136,8 +138,8 @@ class NodeSupervisorActor:
                 break
             except RayError:
                 await asyncio.sleep(RETRY_DELAY)
-        logger.warning("shard host %s died; starting another one", name)
-        self._hosts.pop(name, None)
+        logger.warning("shard host %s died; starting another one", address)
+        self._hosts.pop(address, None)
         while True:
             try:
                 successor = await self._start_host(index)

@@ -1,24 +1,23 @@
-"""Frames and control requests as calls of Ray actors.
+"""Control requests as calls of Ray actors; frames go through channels.
 
 Ray's own order and retries are not relied on; every call has a time limit. Handles are looked up in
-a thread, because that asks the GCS, and kept: a call on a known handle needs no GCS.
+a thread, because that asks the GCS, and kept: a call on a known handle needs no GCS, a frame none.
 """
 
 import asyncio
-import concurrent.futures
 from collections.abc import Awaitable
 from typing import Any, Final
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
+from jido_cluster._ray.frames import Channel
 from jido_cluster._ray.names import SUPERVISOR, actor_of
 from jido_cluster.errors import JidoError
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.roster import unpack_large
 from jido_cluster.runtime.view import View
 
-FRAME_SECONDS: Final = 40.0  # a held frame is answered after 20
 ASK_SECONDS: Final = 5.0
 VIEW_SECONDS: Final = 25.0  # of one long poll; the supervisor answers after 20
 LOOKUP_SECONDS: Final = 10.0
@@ -29,31 +28,30 @@ class RayTransport:
 
     Args:
         namespace: The runtime's Ray namespace.
+        token: The cluster's; needed to send frames.
         near: Name of the node supervisor to ask for views first.
     """
 
-    def __init__(self, namespace: str, near: str | None = None) -> None:
+    def __init__(self, namespace: str, token: str = "", near: str | None = None) -> None:
         self._namespace = namespace
         self._near = near
         self._loop = asyncio.get_running_loop()
+        self._token = token
         self._handles: dict[str, Any] = {}
+        self._channels: dict[str, Channel] = {}
 
     def send(self, host: str, frame: bytes) -> "asyncio.Future[bytes]":
         """As the port says."""
-        handle = self._handles.get(host)
-        if handle is None:
-            return self._loop.create_task(self._look_up_and_send(host, frame))
-        answer: asyncio.Future[bytes] = self._loop.create_future()
-        timer = self._loop.call_later(FRAME_SECONDS, _time_out, answer, host)
-        waiting = handle.frame.remote(frame).future()
-        waiting.add_done_callback(
-            lambda done: self._loop.call_soon_threadsafe(_resolve, answer, timer, done, host)
-        )
-        return answer
+        channel = self._channels.get(host)
+        if channel is None:
+            channel = self._channels[host] = Channel(host, self._token)
+        return channel.send(frame)
 
-    async def _look_up_and_send(self, host: str, frame: bytes) -> bytes:
-        await self.handle(host)
-        return await self.send(host, frame)
+    def close(self) -> None:
+        """Close the connections to hosts."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
 
     async def handle(self, name: str) -> Any:
         """The actor of this name.
@@ -140,25 +138,3 @@ def translate(error: BaseException, who: str = "the actor") -> BaseException:
     if isinstance(error, TimeoutError):
         return PeerTroubleError(f"{who} did not answer in time")
     return error
-
-
-def _resolve(
-    answer: "asyncio.Future[bytes]",
-    timer: asyncio.TimerHandle,
-    done: "concurrent.futures.Future[bytes]",
-    host: str,
-) -> None:
-    timer.cancel()
-    if answer.done():
-        return
-    error = done.exception()
-    if error is None:
-        answer.set_result(done.result())
-    else:
-        answer.set_exception(translate(error, f"host {host}"))
-
-
-def _time_out(answer: "asyncio.Future[bytes]", host: str) -> None:
-    if not answer.done():
-        message = f"host {host} answered nothing for {FRAME_SECONDS} s"
-        answer.set_exception(PeerTroubleError(message))

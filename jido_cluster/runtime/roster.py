@@ -7,6 +7,7 @@ first follower (or of the leader's own node when it is alone: that survives a pr
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -50,6 +51,11 @@ class RosterKeeper:
             elif id_:
                 known[1].pop(id_, None)
 
+    def drop(self, shard: int, since: int) -> None:
+        """Forget the roster that this leader wrote: another keeper has it whole."""
+        if shard in self._rosters and self._rosters[shard][0] <= since:
+            del self._rosters[shard]
+
     def get(self, shards: Iterable[int]) -> list[list[Any]]:
         """Rows of (shard, since, {agent id: type name})."""
         return [
@@ -63,6 +69,10 @@ class RosterKeeper:
         if operation == "roster.put":
             changes, whole = unpack_large(data)
             self.put([tuple(change) for change in changes], whole)
+            return b""
+        if operation == "roster.drop":
+            shard, since = unpack(data)
+            self.drop(shard, since)
             return b""
         return pack(self.get(unpack(data)))
 
@@ -129,6 +139,11 @@ class RosterWriter:
             else:
                 return
 
+    async def drop(self, keeper: str, shard: int, since: int) -> None:
+        """Tell a former keeper that it keeps the shard's roster no more; it may be gone."""
+        with contextlib.suppress(PeerTroubleError):
+            await self._transport.ask(keeper, "roster.drop", pack((shard, since)))
+
     async def read_lost(self, shards: list[int]) -> dict[int, dict[str, str]]:
         """What reachable supervisors know to have lived in these shards, the latest word each."""
         request = pack(shards)
@@ -143,6 +158,11 @@ class RosterWriter:
                 logger.warning("rosters of %s are out of reach", name)
                 continue
             for shard, since, ids in unpack_large(answer):
-                if shard not in latest or latest[shard][0] < since:
+                known = latest.get(shard)
+                if known is None or known[0] < since:
                     latest[shard] = (since, ids)
+                elif known[0] == since:
+                    # The keeper was just changing: the old one lacks the newest, the new one may
+                    # not have everything yet.
+                    known[1].update(ids)
         return {shard: ids for shard, (_, ids) in latest.items()}

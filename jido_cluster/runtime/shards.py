@@ -196,8 +196,10 @@ class Shards:
         for cell in self._host.cells.values():
             if cell.shard == shard.number:
                 ids[cell.id] = cell.spec.name
-        shard.keeper = keeper
+        before, shard.keeper = shard.keeper, keeper
         await self._host.roster.write_whole(shard.number, shard.since, ids)
+        if before not in ("", keeper):
+            await self._host.roster.drop(before, shard.number, shard.since)
 
     def _serve(self, shard: Shard) -> None:
         shard.is_serving = True

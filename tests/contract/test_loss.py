@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jido_cluster import AgentLostError, JidoError, OutcomeUnknownError
+from jido_cluster import AgentLostError, JidoError, Needs, OutcomeUnknownError
 from tests.contract.actions import WaitForFile
 from tests.contract.agents import Counter, Queue, Room
 from tests.contract.support import Gate, Mortal, spawn_on, wait_until
@@ -63,8 +63,12 @@ def test_runs_of_a_lost_node_go_to_another(mortal: Mortal, gate: MakeGate) -> No
     """They begin again elsewhere and end; a run that was tracked there is unknown, not hanging."""
     cluster = mortal.cluster
     victim = mortal.victims[0]
-    doors = [gate() for _ in range(6)]  # as many as three nodes of two cores run at once
-    runs = [cluster.start(WaitForFile, {**door.files, "value": n}) for n, door in enumerate(doors)]
+    doors = [gate() for _ in range(9)]
+    little = Needs(resources={"CPU": 0.1})  # all nine run at once, wherever they go
+    runs = [
+        cluster.start(WaitForFile, {**door.files, "value": n}, needs=little)
+        for n, door in enumerate(doors)
+    ]
     for door in doors:
         door.wait_begun()
     mortal.kill(victim)
@@ -79,4 +83,4 @@ def test_runs_of_a_lost_node_go_to_another(mortal: Mortal, gate: MakeGate) -> No
     results = {n: value for n, value in ended.items() if isinstance(value, int)}
     assert all(n == value for n, value in results.items())
     # A third of the runs were tracked by the victim, and a third of the others ran there.
-    assert len(results) >= 2
+    assert len(results) >= 3

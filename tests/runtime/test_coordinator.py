@@ -299,3 +299,29 @@ def test_the_keeper_is_never_the_leaders_own_node_when_there_is_another() -> Non
             assert keeper != node_of(view, tenure.host).supervisor
     alone = coordinator("a").view
     assert set(alone.keepers) == {"supervisor/a.0"}
+
+
+def test_a_roster_whose_keeper_was_changing_is_the_sum_of_both() -> None:
+    """The old keeper lacks the newest ids, the new one may not have all of them yet."""
+
+    class Both:
+        def __init__(self) -> None:
+            self.keepers = {"supervisor/a": RosterKeeper(), "supervisor/b": RosterKeeper()}
+
+        async def ask(self, supervisor: str, operation: str, data: bytes) -> bytes:
+            return self.keepers[supervisor].answer(operation, data)
+
+    async def main() -> None:
+        transport: Any = Both()
+        view = Coordinator(4, 2).join([member("a"), member("b")])
+        names = [one.supervisor for one in view.members]
+        transport.keepers = {name: RosterKeeper() for name in names}
+        old, new = (transport.keepers[name] for name in names)
+        old.put([(1, 7, "early", "t"), (1, 7, "late", "t")])
+        new.put([(1, 7, "", ""), (1, 7, "newest", "t")], whole=[1])
+        writer = RosterWriter(transport, lambda: view)
+        assert set((await writer.read_lost([1]))[1]) == {"early", "late", "newest"}
+        await writer.drop(names[0], 1, 7)
+        assert set((await writer.read_lost([1]))[1]) == {"newest"}
+
+    asyncio.run(main())
