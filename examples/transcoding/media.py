@@ -83,7 +83,7 @@ async def ffmpeg(*arguments: str) -> str:
     except BaseException:  # cancelled or timed out: no encoder is left behind
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _bury(process)
         raise
     if process.returncode == 0:
         return printed.decode()
@@ -95,6 +95,18 @@ async def ffmpeg(*arguments: str) -> str:
         message = f"ffmpeg was killed by signal {-process.returncode}"
         raise ExecutionError(message, retryable=True)
     raise MediaError(reason)
+
+
+async def _bury(process: asyncio.subprocess.Process) -> None:
+    """Wait until a killed process is gone and its pipes are closed: a matter of milliseconds.
+
+    To be cancelled once more meanwhile, as when a whole cluster ends, must not cut it short.
+    """
+    is_gone = False
+    while not is_gone:
+        with contextlib.suppress(asyncio.CancelledError):
+            await process.communicate()
+            is_gone = True
 
 
 def _reason(complaints: str) -> str:

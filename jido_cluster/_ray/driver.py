@@ -13,7 +13,7 @@ from jido_cluster._ray import session
 from jido_cluster._ray.names import SUPERVISOR, namespace, node_actor
 from jido_cluster._ray.process import Settings
 from jido_cluster._ray.supervisor import make_supervisor
-from jido_cluster._ray.transport import RayTransport, call, translate
+from jido_cluster._ray.transport import RayTransport, call, is_not_installed, translate
 from jido_cluster.config import ClusterConfig
 from jido_cluster.connection import Connection
 from jido_cluster.errors import ClusterUnavailableError, ConfigError, JidoError
@@ -143,14 +143,13 @@ async def _start_runtime(address: str, name: str, config: ClusterConfig) -> Sett
 
 
 def _not_started(error: BaseException) -> JidoError:
-    text = str(error)
-    if "No module named" in text or "ModuleNotFoundError" in text:
+    if is_not_installed(error):
         message = (
             "the Ray cluster cannot import jido_cluster: run 'pip install jido-cluster' in the "
             "environment of 'ray start' on every node, or give ClusterConfig(runtime_env=...)"
         )
         return ConfigError(message)
-    message = f"the runtime did not start: {text[:500]}"
+    message = f"the runtime did not start: {str(error)[:500]}"
     return ClusterUnavailableError(message, retry_after=1.0)
 
 

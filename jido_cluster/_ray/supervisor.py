@@ -24,7 +24,7 @@ from jido_cluster._ray import streams
 from jido_cluster._ray.names import SUPERVISOR, actor_options, node_actor
 from jido_cluster._ray.node import make_node_supervisor
 from jido_cluster._ray.process import Settings
-from jido_cluster._ray.transport import RayTransport, call, translate
+from jido_cluster._ray.transport import RayTransport, call, is_not_installed, translate
 from jido_cluster.errors import ConfigError, JidoError
 from jido_cluster.ports import PeerTroubleError
 from jido_cluster.runtime.coordinator import Coordinator
@@ -349,10 +349,9 @@ def make_supervisor(settings: Settings) -> Settings:
 
 
 def _explain(error: BaseException) -> str:
-    text = str(error)
-    if "ModuleNotFoundError" in text or "No module named" in text:
+    if is_not_installed(error):
         return (
             "jido-cluster is not installed there; run 'pip install jido-cluster' on the node, or "
             "give ClusterConfig(runtime_env={'pip': ['jido-cluster']})"
         )
-    return text[:500]
+    return str(error)[:500]

@@ -124,6 +124,15 @@ async def call(reference: Awaitable[Any], seconds: float) -> Any:
         raise translated from error
 
 
+def is_not_installed(error: BaseException | None) -> bool:
+    """True if Ray says that a process could not import this package."""
+    while error is not None:
+        if "No module named 'jido" in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
 def translate(error: BaseException, who: str = "the actor") -> BaseException:
     """A Ray error as the ports know it; others stay themselves."""
     if isinstance(error, RayTaskError):
