@@ -70,7 +70,7 @@ async def ffmpeg(*arguments: str) -> str:
         NoSpaceError: The disk is full.
         ExecutionError: It was killed from outside; trying again is sensible.
     """
-    process = await asyncio.create_subprocess_exec(
+    start = asyncio.create_subprocess_exec(
         imageio_ffmpeg.get_ffmpeg_exe(),
         *("-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
@@ -78,12 +78,13 @@ async def ffmpeg(*arguments: str) -> str:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,  # a group of its own, so that nothing it started survives it
     )
+    starting = asyncio.ensure_future(start)
     try:
+        # Shielded: a start that is broken off half-way leaves a process that nobody knows.
+        process = await asyncio.shield(starting)
         printed, complaints = await process.communicate()
     except BaseException:  # cancelled or timed out: no encoder is left behind
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await _bury(process)
+        await _kill(await starting)
         raise
     if process.returncode == 0:
         return printed.decode()
@@ -97,16 +98,11 @@ async def ffmpeg(*arguments: str) -> str:
     raise MediaError(reason)
 
 
-async def _bury(process: asyncio.subprocess.Process) -> None:
-    """Wait until a killed process is gone and its pipes are closed: a matter of milliseconds.
-
-    To be cancelled once more meanwhile, as when a whole cluster ends, must not cut it short.
-    """
-    is_gone = False
-    while not is_gone:
-        with contextlib.suppress(asyncio.CancelledError):
-            await process.communicate()
-            is_gone = True
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a process and what it started; wait until it is gone and its pipes are closed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.communicate()
 
 
 def _reason(complaints: str) -> str:

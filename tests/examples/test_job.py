@@ -24,6 +24,7 @@ TASKS = 1 + 1 + 4 * 2 + 2  # split, sound, four segments in two renditions, two 
 def cluster() -> Iterator[LocalCluster]:
     with Cluster.local(nodes=3) as cluster:
         yield cluster
+        cluster.settle()  # what a failed job has called off is over, too
 
 
 @pytest.fixture

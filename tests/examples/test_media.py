@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import psutil
 import pytest
 
 from examples.transcoding import media
@@ -251,6 +252,23 @@ def test_cancelling_kills_the_encoder(
         assert not list(target.parent.iterdir())
 
     asyncio.run(scenario())
+
+
+def test_cancelling_at_the_start_leaves_no_process(fake_ffmpeg: Callable[..., Path]) -> None:
+    """Whenever in its start a run is cancelled, its process is gone when the run has ended."""
+    fake_ffmpeg("exec sleep 60", when="*")
+
+    async def scenario(steps: int) -> None:
+        work = asyncio.create_task(media.ffmpeg("-version"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        work.cancel()
+        await asyncio.wait({work}, timeout=10.0)
+        assert work.cancelled()
+        assert psutil.Process().children() == []
+
+    for steps in range(8):
+        asyncio.run(scenario(steps))
 
 
 def write_half(target: Path) -> None:
