@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from examples.transcoding import media
 from examples.transcoding.media import Media, MediaError, NoSpaceError
@@ -254,7 +255,10 @@ def test_cancelling_kills_the_encoder(
     asyncio.run(scenario())
 
 
-def test_cancelling_at_the_start_leaves_no_process(fake_ffmpeg: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_cancelling_at_the_start_leaves_no_process(
+    fake_ffmpeg: Callable[..., Path], make_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     """Whenever in its start a run is cancelled, its process is gone when the run has ended."""
     fake_ffmpeg("exec sleep 60", when="*")
 
@@ -268,7 +272,8 @@ def test_cancelling_at_the_start_leaves_no_process(fake_ffmpeg: Callable[..., Pa
         assert psutil.Process().children() == []
 
     for steps in range(8):
-        asyncio.run(scenario(steps))
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(scenario(steps))
 
 
 def write_half(target: Path) -> None:
