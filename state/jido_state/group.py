@@ -1,0 +1,483 @@
+"""One replica of one group: follower, candidate or leader. The machine its driver runs.
+
+The driver's duties:
+
+1. One call at a time. Every call takes the node's own monotonic time in milliseconds, which never
+   goes back, and returns effects to be performed in order.
+2. `Persist` effects become durable in the order of their tickets, each whole; then `persisted` is
+   called. A store that cannot say whether it wrote ends the process. A full one: `store_full`.
+3. `Send` needs no delivery: messages may be lost, late, repeated, reordered.
+4. `tick` at least every 100 ms; late is safe, and is seen as the own loop's lag.
+5. After a restart: a new `Group` from what was durable, nothing else.
+6. `adopt` gets configs that the root group has committed, and nothing else.
+
+Invariants, checked by `check`: I2, I4, I5 of the protocol, and that a leader's own promise is its
+ballot.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jido_placement.config import GroupConfig, Replica
+from jido_state.acceptor import Acceptor
+from jido_state.election import Election, Recovered
+from jido_state.journal import Journal
+from jido_state.leadership import Leadership, Listener
+from jido_state.messages import (
+    Accept,
+    Accepted,
+    ConfigIs,
+    Confirm,
+    Confirmed,
+    Copied,
+    Copy,
+    Effect,
+    Have,
+    Header,
+    Heartbeat,
+    HeartbeatAck,
+    Holds,
+    LearnerReady,
+    Led,
+    List,
+    Listed,
+    Message,
+    Missing,
+    Nack,
+    Prepare,
+    Prevote,
+    PrevoteAnswer,
+    Promise,
+    Read,
+    ReadAnswer,
+    Reap,
+    Row,
+    Stopped,
+    Transfer,
+    Whole,
+)
+from jido_state.seat import Seat
+from jido_state.settings import GroupSettings
+from jido_state.upkeep import AntiEntropy, Reaping
+from jido_state.versions import NO_BALLOT, Ballot
+
+__all__ = ["Group"]
+
+
+class Group:
+    """The replica of a shard on one node.
+
+    Args:
+        node: Index of the node.
+        shard: Names the group.
+        header: The replica's durable header.
+        rows: Its durable rows, by key.
+        listener: The layer above, which hears while this replica leads.
+        settings: Timings and limits.
+        now_ms: The node's own monotonic time.
+        recovery: How often an operator has forced recovery.
+        bad: Keys under which the store holds rows that are spoilt: while there are any, what is
+            absent is unknown.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        shard: int,
+        header: Header,
+        rows: Mapping[str, Row],
+        listener: Listener,
+        settings: GroupSettings,
+        now_ms: int,
+        *,
+        recovery: int = 0,
+        bad: Iterable[str] = (),
+    ) -> None:
+        self._journal = Journal()
+        self.acceptor = Acceptor(
+            node,
+            header,
+            self._journal,
+            rows=rows,
+            bad=bad,
+            leaves=settings.leaves,
+            list_rows=settings.list_rows,
+        )
+        self._seat = Seat(
+            node, shard, self.acceptor, self._journal, settings, recovery=recovery, now_ms=now_ms
+        )
+        self._listener = listener
+        self._election = Election(self._seat, self._won)
+        self.leadership: Leadership | None = None
+        self._anti_entropy: AntiEntropy | None = None
+        self._reaping: Reaping | None = None
+        self._stop_due_ms: int | None = None  # a refused leader goes on until then at most
+        self._next_leaf = 0  # of the copy a learner makes
+        self._copy_ms = now_ms
+        self._is_full = False
+        self._handlers: dict[type, Callable[[Replica, Any], None]] = {
+            Prevote: self._on_prevote,
+            PrevoteAnswer: self._election.receive_prevote_answer,
+            Prepare: self.acceptor.prepare,
+            Promise: self._election.receive_promise,
+            Nack: self._on_nack,
+            List: self.acceptor.list_rows,
+            Listed: self._on_listed,
+            Read: self.acceptor.read,
+            ReadAnswer: self._on_read_answer,
+            Accept: self.acceptor.accept,
+            Accepted: self._on_accepted,
+            Missing: self._on_missing,
+            Confirm: self.acceptor.confirm,
+            Confirmed: self._on_confirmed,
+            Heartbeat: self._on_heartbeat,
+            HeartbeatAck: self._on_heartbeat_ack,
+            Whole: lambda _, message: self.acceptor.whole(message),
+            Have: self.acceptor.have,
+            Holds: self._on_holds,
+            Reap: lambda _, message: self.acceptor.reap(message),
+            Transfer: self._on_transfer,
+        }
+
+    # What the driver and the layer above may ask
+
+    @property
+    def node(self) -> int:
+        """Index of its node."""
+        return self._seat.node
+
+    @property
+    def config(self) -> GroupConfig:
+        """The newest committed config this replica knows."""
+        return self._seat.config
+
+    @property
+    def header(self) -> Header:
+        """Its identity and promise, durable or on their way."""
+        return self.acceptor.header
+
+    @property
+    def leader(self) -> int | None:
+        """The node of the leader heard last; itself while it leads; None when none is heard."""
+        if self.leadership is not None:
+            return self._seat.node
+        silence = self._seat.now_ms - self._seat.heard_ms
+        if self._seat.heard == NO_BALLOT or silence >= self._seat.settings.election_ms:
+            return None
+        return self._seat.heard.node
+
+    def step(self, now_ms: int, action: Callable[..., None], *args: Any) -> list[Effect]:
+        """Does something within a step: what the layer above does to the leadership, say."""
+        self._begin(now_ms)
+        action(*args)
+        return self._finish()
+
+    def receive(self, sender: Replica, message: Message, now_ms: int) -> list[Effect]:
+        """Handles a message of another replica of the group.
+
+        Args:
+            sender: Its node and the assignment in its own header, which travels with the message.
+            message: What it says.
+            now_ms: The node's own monotonic time.
+        """
+        self._begin(now_ms)
+        mine = self._seat.config.number
+        if type(message) is ConfigIs:
+            self._on_config(sender, message)
+        elif message.config < mine:
+            self._seat.send(sender.node, ConfigIs(mine, self._seat.config))
+        elif message.config > mine:
+            self._seat.send(sender.node, ConfigIs(mine, None))
+        elif self.header.status == "removed":
+            if type(message) is Prepare or type(message) is Accept or type(message) is Confirm:
+                nack = Nack(mine, message.ballot, self.header.promised)
+                self._journal.send_when_durable(sender.node, nack)
+        elif type(message) is Copied:
+            self._on_copied(sender, message)
+        elif type(message) is Heartbeat and self.header.status == "learner":
+            self._on_heartbeat(sender, message)
+        elif self.acceptor.is_voter() and not self._is_full:
+            if type(message) is Copy:
+                self.acceptor.copy(sender, message)
+            elif sender in self._seat.config.members:
+                self._handlers[type(message)](sender, message)
+        return self._finish()
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        """Lets time pass: heartbeats, campaigns, repetitions."""
+        self._begin(now_ms)
+        seat = self._seat
+        if self.header.status == "learner":
+            if now_ms - self._copy_ms >= seat.settings.resend_ms:
+                self._ask_copy()
+        elif self.acceptor.is_voter() and not self._is_full:
+            leadership = self.leadership
+            if leadership is not None:
+                reason = leadership.tick()
+                if not reason and self._is_refused(leadership):
+                    reason = "a higher ballot was promised"
+                if reason:
+                    ballot = leadership.ballot
+                    self._stop(reason)
+                    if self._seat.acceptor.promised != ballot:
+                        # One that failed has promised it: nobody else leads, so go above it.
+                        self._election.begin(leading=ballot)
+                    return self._finish()
+                if self._reaping is not None:
+                    self._reaping.tick()
+                if self._anti_entropy is not None:
+                    self._anti_entropy.tick()
+                if (
+                    leadership.ballot.config != leadership.config.number
+                    and leadership.config != seat.config
+                    and not self._election.is_running
+                ):
+                    self._election.begin(leading=leadership.ballot)
+            if leadership is None or self._election.is_running:
+                self._election.tick()
+        return self._finish()
+
+    def persisted(self, ticket: int, now_ms: int) -> list[Effect]:
+        """Everything up to this ticket is durable."""
+        self._begin(now_ms)
+        self._journal.durable(ticket)
+        return self._finish()
+
+    def adopt(self, config: GroupConfig, now_ms: int) -> list[Effect]:
+        """A config that the root group has committed; an older one changes nothing."""
+        self._begin(now_ms)
+        self._adopt(config)
+        return self._finish()
+
+    def formatted(self, now_ms: int) -> list[Effect]:
+        """The root group has recorded that this replica has its header."""
+        self._begin(now_ms)
+        self.acceptor.formatted()
+        self._election.rest()
+        return self._finish()
+
+    def certain(self, node: int, now_ms: int, *, is_gone: bool = True) -> list[Effect]:
+        """The process on that node is known to be gone; or another one is there now."""
+        self._begin(now_ms)
+        if is_gone:
+            self._seat.certain.add(node)
+        else:
+            self._seat.certain.discard(node)
+        return self._finish()
+
+    def transfer(self, target: int, now_ms: int) -> list[Effect]:
+        """Hands the leadership to another voter, if this replica has it."""
+        self._begin(now_ms)
+        if self.leadership is not None and target in self._seat.others():
+            self.leadership.transfer(target)
+        return self._finish()
+
+    def store_full(self, now_ms: int, *, is_full: bool = True) -> list[Effect]:
+        """The disk is full: no promise and no ack leaves until it is not."""
+        self._begin(now_ms)
+        self._is_full = is_full
+        if is_full:
+            self._election.rest()
+            self._stop("the disk is full")
+        return self._finish()
+
+    def check(self) -> None:
+        """Raises AssertionError when an invariant does not hold: a bug of this package."""
+        leadership = self.leadership
+        if leadership is None:
+            return
+        promised = self.acceptor.promised
+        if promised != leadership.ballot:
+            raise AssertionError(f"leads under {leadership.ballot}, promised {promised}")
+        leadership.check()
+
+    # Steps
+
+    def _begin(self, now_ms: int) -> None:
+        seat = self._seat
+        gap = now_ms - seat.now_ms
+        if gap > seat.settings.max_gap_ms:
+            # Nobody else was silent: this loop did not run.
+            lag = gap - seat.settings.max_gap_ms // 2
+            seat.heard_ms += lag
+            if self.leadership is not None:
+                self.leadership.doubt()
+        seat.now_ms = now_ms
+        self._journal.begin(now_ms)
+
+    def _finish(self) -> list[Effect]:
+        leadership = self.leadership
+        if leadership is not None:
+            if self.acceptor.promised > leadership.ballot:
+                self._stop("it promised a higher ballot")
+            else:
+                leadership.flush()
+        return self._journal.finish()
+
+    # Roles
+
+    def _won(self, found: Recovered) -> None:
+        """The candidate knows every key: it leads."""
+        if self.leadership is not None:
+            self._stop("it leads under a new ballot")
+        seat = self._seat
+        self._stop_due_ms = None
+        leadership = self.leadership = Leadership(seat, found, self._listener)
+        self._anti_entropy = AntiEntropy(seat, leadership)
+        self._reaping = Reaping(seat, leadership)
+        seat.heard = found.ballot
+        seat.emit(Led(found.ballot))
+        self._listener.led(leadership)
+        reason = leadership.tick()
+        if reason:
+            self._stop(reason)
+
+    def _stop(self, reason: str) -> None:
+        leadership = self.leadership
+        if leadership is None:
+            return
+        self.leadership = self._anti_entropy = self._reaping = None
+        self._stop_due_ms = None
+        # Its own silence begins now.
+        self._seat.heard_ms = self._seat.now_ms
+        if not self._election.is_running:
+            self._election.rest()
+        self._seat.emit(Stopped(leadership.ballot, reason))
+        self._listener.stopped(reason)
+
+    def _is_refused(self, leadership: Leadership) -> bool:
+        due_ms = self._stop_due_ms
+        if due_ms is None:
+            return False
+        return leadership.is_idle or self._seat.now_ms >= due_ms
+
+    def _adopt(self, config: GroupConfig) -> None:
+        seat = self._seat
+        if config.number <= seat.config.number:
+            return
+        was_voter = self.acceptor.is_voter()
+        self.acceptor.adopt(config)
+        self._next_leaf = 0
+        leadership = self.leadership
+        if leadership is None:
+            self._election.rest()
+            if not was_voter:
+                seat.heard_ms = seat.now_ms
+            return
+        self._election.rest()
+        goes_on = leadership.adopt(config)
+        if not self.acceptor.is_voter():
+            for target in seat.others():
+                leadership.transfer(target)
+                break
+            self._stop("it is not in the new config")
+            return
+        self._reaping = Reaping(seat, leadership)
+        if not goes_on:
+            self._election.begin(leading=leadership.ballot)
+
+    def _heard(self, sender: Replica, ballot: Ballot) -> None:
+        seat = self._seat
+        seat.heard = ballot
+        seat.heard_ms = seat.now_ms
+        seat.certain.discard(sender.node)
+        if self._election.is_running and not self._election.is_deciding:
+            self._election.rest()
+
+    # Messages
+
+    def _on_config(self, sender: Replica, message: ConfigIs) -> None:
+        if message.committed is not None:
+            self._adopt(message.committed)
+        elif message.config < self._seat.config.number:
+            self._seat.send(sender.node, ConfigIs(self._seat.config.number, self._seat.config))
+
+    def _on_prevote(self, sender: Replica, message: Prevote) -> None:
+        self._election.answer_prevote(sender, message, leads=self.leadership is not None)
+
+    def _on_transfer(self, _: Replica, message: Transfer) -> None:
+        self._election.receive_transfer(message)
+
+    def _on_nack(self, _: Replica, message: Nack) -> None:
+        self._election.receive_nack(message)
+        leadership = self.leadership
+        if (
+            leadership is not None
+            and message.ballot == leadership.ballot
+            and message.promised > leadership.ballot
+            and self._stop_due_ms is None
+        ):
+            # What a quorum still acks is answered; nothing new begins.
+            self._stop_due_ms = self._seat.now_ms + self._seat.settings.seal_ms
+            leadership.seal()
+
+    def _leading(self, ballot: Ballot) -> Leadership | None:
+        """The leadership, when this is an answer to it."""
+        leadership = self.leadership
+        return leadership if leadership is not None and leadership.ballot == ballot else None
+
+    def _on_listed(self, sender: Replica, message: Listed) -> None:
+        if self._anti_entropy is not None and self._leading(message.ballot) is not None:
+            self._anti_entropy.listed(sender, message)
+        else:
+            self._election.receive_listed(sender, message)
+
+    def _on_read_answer(self, _: Replica, message: ReadAnswer) -> None:
+        leadership = self._leading(message.ballot)
+        if leadership is not None:
+            leadership.read_answered(message)
+
+    def _on_accepted(self, sender: Replica, message: Accepted) -> None:
+        leadership = self._leading(message.ballot)
+        if leadership is not None:
+            leadership.accepted(sender, message.numbers)
+
+    def _on_missing(self, sender: Replica, message: Missing) -> None:
+        leadership = self._leading(message.ballot)
+        if leadership is not None:
+            leadership.missing(sender.node, message.numbers)
+
+    def _on_confirmed(self, sender: Replica, message: Confirmed) -> None:
+        leadership = self._leading(message.ballot)
+        if leadership is not None:
+            leadership.confirmed(sender, message.round)
+
+    def _on_heartbeat(self, sender: Replica, message: Heartbeat) -> None:
+        seat = self._seat
+        seat.saw(message.ballot)
+        if message.ballot < self.acceptor.promised:
+            self.acceptor.refuses(sender, message.ballot)
+            return
+        self._heard(sender, message.ballot)
+        if self.header.status == "voter":
+            tree = self.acceptor.tree
+            is_whole = self.acceptor.is_whole
+            ack = HeartbeatAck(seat.config.number, message.ballot, tree.root, is_whole)
+            seat.send(sender.node, ack)
+
+    def _on_heartbeat_ack(self, sender: Replica, message: HeartbeatAck) -> None:
+        if self._anti_entropy is not None and self._leading(message.ballot) is not None:
+            self._anti_entropy.heartbeat_acked(sender, message)
+
+    def _on_holds(self, sender: Replica, message: Holds) -> None:
+        if self._reaping is not None and self._leading(message.ballot) is not None:
+            self._reaping.holds(sender, message)
+
+    # Learning
+
+    def _ask_copy(self) -> None:
+        seat = self._seat
+        self._copy_ms = seat.now_ms
+        if self._next_leaf >= self.acceptor.tree.size:
+            if seat.me in seat.config.learners:
+                seat.emit(LearnerReady(seat.config.number, self.header.rno))
+            return
+        source = self.leader
+        if source is not None:
+            seat.send(source, Copy(seat.config.number, self._next_leaf))
+
+    def _on_copied(self, _: Replica, message: Copied) -> None:
+        if self.header.status == "learner" and message.start == self._next_leaf:
+            self.acceptor.staged.update(message.rows)
+            self._next_leaf = message.end
+            self._ask_copy()

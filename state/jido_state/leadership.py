@@ -1,0 +1,570 @@
+"""What a replica does while it leads: writes, reads, settling, and the end of it.
+
+Theory. Under one ballot one process orders the contents of each key: it keeps at most one content
+of a key un-acked, and begins the next only from the committed one. A write is committed once a
+quorum has it durably; the leader's own copy counts like any other. A strong read is answered from
+committed content after a round of CONFIRMs that began when the read was already there: a quorum
+had then promised nothing higher, so no other leader had committed anything.
+*Source*: CASPaxos (arXiv 1802.07000); riak_ensemble; Ongaro's thesis, 6.4 (reads).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from jido_placement.config import GroupConfig, Replica
+from jido_state.election import Recovered
+from jido_state.messages import (
+    HAS_OUTBOX,
+    HAS_TIMERS,
+    UNREAD,
+    Accept,
+    Confirm,
+    Heartbeat,
+    JointDone,
+    Read,
+    ReadAnswer,
+    Row,
+    Staged,
+    Transfer,
+)
+from jido_state.seat import Seat
+from jido_state.versions import Ballot, Version
+
+__all__ = ["Leadership", "Listener", "Pending"]
+
+FLAGGED: Final = HAS_TIMERS | HAS_OUTBOX
+
+
+class Listener(Protocol):
+    """The layer above: what it hears while its replica leads."""
+
+    def led(self, leadership: "Leadership") -> None:
+        """This replica leads."""
+
+    def stopped(self, reason: str, /) -> None:
+        """It no longer does; what was not committed is in the hands of the next leader."""
+
+    def ready(self, key: str) -> None:
+        """The key is clean and its content is there."""
+
+    def committed(self, key: str, row: Row) -> None:
+        """The row that was written is on a quorum, durably."""
+
+    def confirmed(self, reads: list[Any]) -> None:
+        """A quorum followed this leader at some time after these reads came."""
+
+
+class Pending:
+    """A row on its way to the replicas."""
+
+    __slots__ = ("acks", "is_committed", "key", "old", "row", "sent_ms", "whole")
+
+    def __init__(self, key: str, row: Row, old: Version | None, sent_ms: int) -> None:
+        self.key = key
+        self.row = row
+        self.old = old  # the version whose content this is, when it is settled unchanged
+        self.acks: set[Replica] = set()
+        self.whole: set[int] = set()  # nodes that lack the staged content
+        self.is_committed = False
+        self.sent_ms = sent_ms
+
+
+class _Round:
+    __slots__ = ("acks", "number", "reads", "sent_ms")
+
+    def __init__(self, number: int, reads: list[Any], me: Replica, sent_ms: int) -> None:
+        self.number = number
+        self.reads = reads
+        self.acks = {me}
+        self.sent_ms = sent_ms
+
+
+class Leadership:
+    """One ballot's leader, from the end of recovery until it stops. Kept in memory only.
+
+    Invariants: per key at most one row is on its way and not committed, and the numbers rise (I5).
+    Nothing is answered from a key that is not clean under the ballot (I4). Only durable acks of
+    voters count (I6, I7).
+
+    Attributes:
+        ballot: What it leads under.
+        config: Whose quorums count: the newest one that this ballot may use.
+        view: The newest row of each key; content may be `UNREAD`.
+        began_ms: When it began.
+    """
+
+    def __init__(self, seat: Seat, found: Recovered, listener: Listener) -> None:
+        self.ballot: Ballot = found.ballot
+        self.config: GroupConfig = seat.config
+        self.view: dict[str, Row] = found.view
+        self.began_ms = seat.now_ms
+        self.contact: dict[Replica, int] = dict.fromkeys(seat.config.members, seat.now_ms)
+        self.successor: int | None = None
+        self._seat = seat
+        self._listener = listener
+        self._holders = found.holders
+        self._unclean: set[str] = set(found.unclean)
+        self._pending: dict[str, Pending] = {}
+        self._sent: dict[int, Pending] = {}  # by number: everything somebody has not acked
+        self._number = 0
+        self._fresh: list[tuple[str, Pending]] = []  # of this step, to go out together
+        self._reading: dict[str, tuple[int, int]] = {}  # content asked for: first, last
+        self._turns: set[str] = set()  # keys on which a turn runs
+        self._lagging: set[str] = set()  # clean keys that some replica has not got
+        self._wanted: set[str] = set()  # keys the layer above waits for
+        self._round: _Round | None = None
+        self._rounds = 0
+        self._next_reads: list[Any] = []
+        self._heartbeat_ms = seat.now_ms - seat.settings.heartbeat_ms
+        self._reported_ms = seat.now_ms - seat.settings.election_ms
+        self._sealed_until_ms = -1
+        self._must_confirm = False
+        self._queue = self._order_settling()
+
+    def _order_settling(self) -> deque[str]:
+        """What must be settled, flagged keys first: nobody asks for a timer."""
+        rows = self._seat.acceptor.rows
+        own = (
+            key
+            for key in self._holders
+            if key not in self._unclean
+            and ((mine := rows.get(key)) is None or mine.version != self.view[key].version)
+        )
+        keys = [*sorted(self._unclean), *sorted(own)]
+        keys.sort(key=lambda key: not self.view[key].flags & FLAGGED)
+        return deque(keys)
+
+    # Writes
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether new turns are refused, because it hands over."""
+        return self._sealed_until_ms >= self._seat.now_ms
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way that is not committed."""
+        return not self._pending
+
+    def is_clean(self, key: str) -> bool:
+        """Whether a quorum holds exactly the newest version of the key."""
+        return key not in self._unclean
+
+    def is_ready(self, key: str) -> bool:
+        """Whether the key is clean, its content is here, and nothing of it is on its way."""
+        if key in self._unclean or key in self._pending:
+            return False
+        row = self.view.get(key)
+        return row is None or row.content is not UNREAD
+
+    def has_turn(self, key: str) -> bool:
+        """Whether a turn runs on the key."""
+        return key in self._turns
+
+    def is_readable(self, key: str) -> bool:
+        """Whether the committed content is here; something newer may be on its way."""
+        if key in self._unclean:
+            return False
+        row = self.view.get(key)
+        return row is None or row.content is not UNREAD
+
+    def make_ready(self, key: str) -> None:
+        """Settles the key, or fetches its content; `Listener.ready` tells when that is done."""
+        self._wanted.add(key)
+        self._settle(key)
+
+    def begin(self, key: str) -> Version:
+        """The version of the turn that begins now on a ready key, committed or not.
+
+        Until `write` or `abandon` nothing else is written to the key.
+        """
+        self._turns.add(key)
+        return self._next_version()
+
+    def abandon(self, key: str) -> None:
+        """The turn on this key ends without a write."""
+        self._turns.discard(key)
+
+    def _next_version(self) -> Version:
+        self._number += 1
+        return self.ballot.version(self._number)
+
+    def write(self, key: str, row: Row) -> None:
+        """Sends the row of a turn to all replicas; `Listener.committed` tells the end.
+
+        Raises:
+            RuntimeError: The key is not ready, or the version is not of this ballot: it would
+                overwrite what was acknowledged.
+        """
+        if not self.is_ready(key) or row.version[:4] != self.ballot:
+            raise RuntimeError(f"{key!r} cannot be written as {row.version} now")
+        self._turns.discard(key)
+        self._propose(key, row, None)
+
+    def _propose(self, key: str, row: Row, old: Version | None) -> None:
+        pending = Pending(key, row, old, self._seat.now_ms)
+        self._pending[key] = pending
+        self._sent[row.version.number] = pending
+        self._fresh.append((key, pending))
+
+    def flush(self) -> None:
+        """Sends this step's rows to all replicas, each in one message; itself included."""
+        if not self._fresh:
+            return
+        fresh, self._fresh = self._fresh, []
+        seat = self._seat
+        for node in seat.others():
+            self._send_rows(node, [pending for _, pending in fresh])
+        if seat.me in seat.config.members:
+            # Not `Acceptor.accept`: its answer would be a message to itself.
+            numbers, _ = seat.acceptor.store((key, pending.row) for key, pending in fresh)
+            seat.journal.when_durable(self._own_ack, self.ballot, tuple(numbers))
+
+    def _send_rows(self, node: int, sent: Iterable[Pending]) -> None:
+        rows = tuple((pending.key, self._row_for(node, pending)) for pending in sent)
+        self._seat.send(node, Accept(self._seat.config.number, self.ballot, rows))
+
+    def _row_for(self, node: int, pending: Pending) -> Row:
+        """The row; with a reference where a voter to be has copied the same content before."""
+        if pending.old is None or node in pending.whole:
+            return pending.row
+        config = self.config
+        is_joining = any(one.node == node and one not in config.voters for one in config.joining)
+        if not is_joining:
+            return pending.row
+        return pending.row._replace(content=Staged(pending.old))
+
+    def _own_ack(self, ballot: Ballot, numbers: tuple[int, ...]) -> None:
+        if ballot == self.ballot:
+            self.accepted(self._seat.me, numbers)
+
+    def accepted(self, replica: Replica, numbers: Iterable[int]) -> None:
+        """Counts a replica's durable acks."""
+        self.contact[replica] = self._seat.now_ms
+        config = self.config
+        for number in numbers:
+            pending = self._sent.get(number)
+            if pending is None:
+                continue
+            acks = pending.acks
+            acks.add(replica)
+            if not pending.is_committed and config.is_quorum(acks):
+                self._commit(pending)
+            if pending.is_committed and len(acks) >= len(self._seat.config.members):
+                self._sent.pop(number, None)
+
+    def missing(self, node: int, numbers: Iterable[int]) -> None:
+        """A replica has not got the content it was referred to."""
+        again = [self._sent[number] for number in numbers if number in self._sent]
+        for pending in again:
+            pending.whole.add(node)
+        if again:
+            self._send_rows(node, again)
+
+    def _commit(self, pending: Pending) -> None:
+        pending.is_committed = True
+        key = pending.key
+        del self._pending[key]
+        self.view[key] = pending.row
+        self._unclean.discard(key)
+        self._holders.pop(key, None)
+        if pending.old is None:
+            self._listener.committed(key, pending.row)
+        elif key in self._wanted:
+            self._wanted.discard(key)
+            self._listener.ready(key)
+        self._settle_more()
+
+    # Settling
+
+    def _settle(self, key: str) -> None:
+        """Moves a key one step towards ready: fetches its content, writes it again."""
+        if key in self._pending or key in self._turns:
+            return
+        row = self.view.get(key)
+        if row is None:
+            self._tell_ready(key)
+        elif row.content is UNREAD:
+            self._fetch(key, row)
+        elif key in self._unclean or key in self._lagging or self._lags_itself(key, row):
+            self._lagging.discard(key)
+            self._propose(key, row._replace(version=self._next_version()), row.version)
+        else:
+            self._tell_ready(key)
+
+    def _lags_itself(self, key: str, row: Row) -> bool:
+        mine = self._seat.acceptor.rows.get(key)
+        return mine is None or mine.version != row.version
+
+    def _tell_ready(self, key: str) -> None:
+        if key in self._wanted:
+            self._wanted.discard(key)
+            self._listener.ready(key)
+
+    def _fetch(self, key: str, row: Row) -> None:
+        mine = self._seat.acceptor.rows.get(key)
+        if mine is not None and mine.version == row.version:
+            self._fetched(key, mine)
+            return
+        self._ask(key, row.version, self._holders.get(key, ()))
+
+    def _ask(self, key: str, version: Version, holders: Iterable[Replica]) -> None:
+        now = self._seat.now_ms
+        first, last = self._reading.get(key, (now, -self._seat.settings.resend_ms))
+        if now - last < self._seat.settings.resend_ms:
+            return
+        self._reading[key] = (first, now)
+        message = Read(self._seat.config.number, self.ballot, key, version)
+        nodes = (one.node for one in holders if one.node != self._seat.node)
+        self._seat.send_all(nodes, message)
+
+    def read_answered(self, message: ReadAnswer) -> None:
+        """Content that was asked for."""
+        key, answer = message.key, message.row
+        if answer is None or key not in self._reading:
+            return
+        row = self.view.get(key)
+        if row is None:
+            if key in self._turns or key in self._pending:
+                return  # something newer is being made
+            # What a follower alone holds is an outcome that nobody was told: it comes true.
+            self._unclean.add(key)
+            self._fetched(key, answer)
+        elif row.content is UNREAD and answer.version == row.version:
+            self._fetched(key, answer)
+
+    def _fetched(self, key: str, row: Row) -> None:
+        self._reading.pop(key, None)
+        self.view[key] = row
+        self._settle(key)
+
+    def _settle_more(self) -> None:
+        """Keeps a bounded number of background settlings going."""
+        if not self._queue:
+            return
+        room = self._seat.settings.max_settling - len(self._pending) - len(self._reading)
+        while self._queue and room > 0:
+            key = self._queue.popleft()
+            row = self.view.get(key)
+            if row is None or key in self._pending:
+                continue
+            room -= 1
+            self._settle(key)
+
+    def repair(self, replica: Replica, held: Mapping[str, Version], keys: Iterable[str]) -> None:
+        """A follower differs: what it lacks is written again; what it alone holds comes true.
+
+        Args:
+            replica: The follower.
+            held: What it holds in the leaves that differ.
+            keys: What the leader itself holds there.
+        """
+        coming = {each.key for each in self._sent.values() if replica not in each.acks}
+        for key in keys:
+            row = self.view.get(key)
+            if row is None or key in coming or key in self._pending or key in self._turns:
+                continue
+            if held.get(key) != row.version:
+                self._lagging.add(key)
+                self._queue.append(key)
+        for key, version in held.items():
+            if key not in self.view and key not in self._pending and key not in self._turns:
+                self._ask(key, version, [replica])
+        self._settle_more()
+
+    def forget(self, key: str) -> None:
+        """The key's tombstone is being reaped: it is absent, and clean."""
+        del self.view[key]
+
+    # Reads
+
+    def confirm(self, read: Any) -> None:
+        """`Listener.confirmed` gets this back after a round that begins from now on."""
+        self._next_reads.append(read)
+        self._start_round()
+
+    def _start_round(self) -> None:
+        if self._round is not None or not self._next_reads:
+            return
+        seat = self._seat
+        reads, self._next_reads = self._next_reads, []
+        self._rounds += 1
+        self._round = _Round(self._rounds, reads, seat.me, seat.now_ms)
+        message = Confirm(seat.config.number, self.ballot, self._rounds)
+        seat.send_all(seat.others(), message)
+        self._finish_round()
+
+    def confirmed(self, replica: Replica, number: int) -> None:
+        """Counts an answer to the running round."""
+        self.contact[replica] = self._seat.now_ms
+        if self._round is not None and self._round.number == number:
+            self._round.acks.add(replica)
+            self._finish_round()
+
+    def _finish_round(self) -> None:
+        current = self._round
+        if current is None or not self.config.is_quorum(current.acks):
+            return
+        self._round = None
+        self._must_confirm = False
+        self._listener.confirmed(current.reads)
+        self._start_round()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a turn may begin: a quorum was in contact lately, and the own loop ran."""
+        age = self._seat.now_ms - self.quorum_contact_ms()
+        return not self._must_confirm and age <= self._seat.settings.election_ms // 2
+
+    def doubt(self) -> None:
+        """The own loop did not run for a while: somebody else may lead by now."""
+        self._must_confirm = True
+
+    # Time
+
+    def quorum_contact_ms(self) -> int:
+        """The latest time since which a quorum has been heard."""
+        now = self._seat.now_ms
+        times = sorted(set(self.contact.values()), reverse=True)
+        own = self._seat.me
+        if self.config.is_quorum({own}):
+            return now
+        for time in times:
+            if self.config.is_quorum(
+                {own, *(one for one, at in self.contact.items() if at >= time)}
+            ):
+                return time
+        return self.began_ms - self._seat.settings.election_ms
+
+    def tick(self) -> str:
+        """Heartbeats, repetitions, reports. Returns why it must stop, "" to go on."""
+        seat = self._seat
+        settings = seat.settings
+        now = seat.now_ms
+        if now - self.quorum_contact_ms() >= settings.election_ms:
+            return "no acks of a quorum"
+        oldest_ms = seat.journal.oldest_ms
+        if oldest_ms is not None and now - oldest_ms >= settings.election_ms:
+            return "the store does not finish a write"
+        if now - self._heartbeat_ms >= settings.heartbeat_ms:
+            self._heartbeat_ms = now
+            message = Heartbeat(seat.config.number, self.ballot)
+            seat.send_all(seat.others(), message)
+            seat.send_all((one.node for one in seat.config.learners), message)
+        self._resend()
+        self._settle_more()
+        self._report_joint()
+        return self._read_again()
+
+    def _read_again(self) -> str:
+        now = self._seat.now_ms
+        for key, (first_ms, _) in sorted(self._reading.items()):
+            row = self.view.get(key)
+            if row is None or row.content is not UNREAD:
+                del self._reading[key]  # asked for by `repair`: it will ask again
+            elif now - first_ms >= self._seat.settings.election_ms:
+                # Its holder is gone. Another quorum may never have heard of that content.
+                return f"nobody sends the content of {key!r}"
+            else:
+                self._settle(key)
+        return ""
+
+    def _resend(self) -> None:
+        seat = self._seat
+        now = seat.now_ms
+        resend_ms = seat.settings.resend_ms
+        late = [p for p in self._sent.values() if now - p.sent_ms >= resend_ms]
+        for pending in late:
+            pending.sent_ms = now
+        for replica in seat.config.members:
+            rows = [pending for pending in late if replica not in pending.acks]
+            if rows and replica != seat.me and self._is_near(replica):
+                self._send_rows(replica.node, rows)
+        while len(self._sent) > seat.settings.max_trailing:
+            number = next(iter(self._sent))
+            if not self._sent[number].is_committed:
+                break
+            del self._sent[number]
+        current = self._round
+        if current is not None and now - current.sent_ms >= resend_ms:
+            current.sent_ms = now
+            message = Confirm(seat.config.number, self.ballot, current.number)
+            seat.send_all(seat.others(current.acks), message)
+
+    def heard(self, replica: Replica) -> None:
+        """A replica follows."""
+        self.contact[replica] = self._seat.now_ms
+
+    def _is_near(self, replica: Replica) -> bool:
+        """Whether it was heard lately, or has not had the time to be."""
+        since_ms = self.contact.setdefault(replica, self._seat.now_ms)
+        return self._seat.now_ms - since_ms < self._seat.settings.election_ms
+
+    def is_settled(self) -> bool:
+        """Whether every key is clean, and the leader itself holds what it knows."""
+        return not (self._unclean or self._queue or self._sent or self._reading)
+
+    def holds_all(self) -> bool:
+        """Whether the leader's own store holds every key it knows of, clean."""
+        if self._unclean or self._reading or self._pending:
+            return False
+        return not any(self._lags_itself(key, row) for key, row in self.view.items())
+
+    # Configs and handing over
+
+    def _report_joint(self) -> None:
+        config = self.config
+        now = self._seat.now_ms
+        if (
+            config.is_joint
+            and self.ballot.config == config.number
+            and not self._unclean
+            and now - self._reported_ms >= self._seat.settings.resend_ms
+        ):
+            self._reported_ms = now
+            self._seat.emit(JointDone(config.number, self.ballot))
+
+    def adopt(self, config: GroupConfig) -> bool:
+        """Whether this ballot may go on under a newer committed config; if so it does.
+
+        Only the leader of a joint config goes on, into what ends it: its quorums contained a
+        majority of the old voters and one of the new. Any other needs a new ballot, and serves
+        with the quorums it had until that deposes it.
+        """
+        self._reported_ms = self._seat.now_ms - self._seat.settings.election_ms
+        is_end = self.config.is_joint and self.ballot.config == self.config.number
+        is_end = is_end and config.number == self.config.number + 1 and not config.is_joint
+        # Where only learners differ the quorums are the same.
+        is_same = not (self.config.is_joint or config.is_joint) and (
+            sorted(config.voters) == sorted(self.config.voters)
+        )
+        if is_end or is_same:
+            self.config = config
+            for pending in list(self._sent.values()):
+                if not pending.is_committed and config.is_quorum(pending.acks):
+                    self._commit(pending)
+            self._finish_round()
+            return True
+        return False
+
+    def seal(self) -> None:
+        """Refuses turns from now on, until it stops or the seal is over."""
+        self._sealed_until_ms = self._seat.now_ms + self._seat.settings.seal_ms
+
+    def check(self) -> None:
+        """Raises AssertionError when an invariant does not hold: a bug of this package."""
+        for key, pending in self._pending.items():
+            if pending.is_committed or pending.key != key:
+                raise AssertionError(f"{key!r} is pending and committed")
+            if pending.row.version[:4] != self.ballot:
+                raise AssertionError(f"{key!r} is written under another ballot")
+        for key in self._unclean:
+            if key not in self.view:
+                raise AssertionError(f"{key!r} is unclean and absent")
+
+    def transfer(self, target: int) -> None:
+        """Asks a follower to lead; refuses turns for a moment so that it can."""
+        self.successor = target
+        self._sealed_until_ms = self._seat.now_ms + self._seat.settings.seal_ms
+        self._seat.send(target, Transfer(self._seat.config.number, self.ballot))

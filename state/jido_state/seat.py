@@ -1,0 +1,128 @@
+"""What all roles of one replica share: who it is, what it holds, and what time it is."""
+
+from collections.abc import Collection, Iterable
+
+from jido_placement.config import GroupConfig, Replica
+from jido_placement.digest import h64
+from jido_state.acceptor import Acceptor
+from jido_state.journal import Journal
+from jido_state.messages import Effect, Message
+from jido_state.settings import GroupSettings
+from jido_state.versions import NO_BALLOT, Ballot
+
+__all__ = ["Seat"]
+
+
+class Seat:
+    """One replica's place in its group. Changed by the roles of that replica only.
+
+    Attributes:
+        node: Index of the node.
+        shard: Names the group.
+        recovery: How often recovery was forced; leads every ballot.
+        settings: As given.
+        acceptor: What the replica holds and promises.
+        journal: What the current step wants done.
+        now_ms: The time of the current step, on the node's own clock.
+        heard: The ballot of the leader heard last; `NO_BALLOT` for none.
+        heard_ms: When that was, moved on by the time in which the own loop did not run.
+        certain: Nodes whose process is known to be gone.
+        highest_round: Of all ballots seen.
+    """
+
+    __slots__ = (
+        "_draws",
+        "acceptor",
+        "certain",
+        "heard",
+        "heard_ms",
+        "highest_round",
+        "journal",
+        "node",
+        "now_ms",
+        "recovery",
+        "settings",
+        "shard",
+    )
+
+    def __init__(
+        self,
+        node: int,
+        shard: int,
+        acceptor: Acceptor,
+        journal: Journal,
+        settings: GroupSettings,
+        *,
+        recovery: int,
+        now_ms: int,
+    ) -> None:
+        self.node = node
+        self.shard = shard
+        self.recovery = recovery
+        self.settings = settings
+        self.acceptor = acceptor
+        self.journal = journal
+        self.now_ms = now_ms
+        self.heard: Ballot = NO_BALLOT
+        self.heard_ms = now_ms
+        self.certain: set[int] = set()
+        self.highest_round = acceptor.promised.round
+        self._draws = 0
+
+    @property
+    def config(self) -> GroupConfig:
+        """The newest committed config it knows."""
+        return self.acceptor.header.config
+
+    @property
+    def rank(self) -> int:
+        """Place in the order of preference, from 0."""
+        members = self.config.members
+        return members.index(self.me) if self.me in members else len(members)
+
+    @property
+    def me(self) -> Replica:
+        """This replica, as configs name it."""
+        return self.acceptor.me
+
+    def others(self, without: Collection[Replica] = ()) -> list[int]:
+        """The nodes of the other voters, in order of preference, each once.
+
+        Args:
+            without: Replicas to leave out.
+        """
+        nodes = {
+            replica.node: None
+            for replica in self.config.members
+            if replica.node != self.node and replica not in without
+        }
+        return list(nodes)
+
+    def send(self, to: int, message: Message) -> None:
+        """Sends at once."""
+        self.journal.send(to, message)
+
+    def send_all(self, nodes: Iterable[int], message: Message) -> None:
+        """Sends the same to each."""
+        for node in nodes:
+            self.journal.send(node, message)
+
+    def emit(self, effect: Effect) -> None:
+        """Asks the driver for something."""
+        self.journal.add(effect)
+
+    def saw(self, ballot: Ballot) -> None:
+        """Remembers the highest round, so that the next candidate goes above it."""
+        if ballot.round > self.highest_round:
+            self.highest_round = ballot.round
+
+    def next_ballot(self) -> Ballot:
+        """A ballot above all seen, of the config known now."""
+        self.highest_round += 1
+        return Ballot(self.recovery, self.config.number, self.highest_round, self.node)
+
+    def jitter_ms(self) -> int:
+        """A number in [0, jitter_ms], other at each call and on each replica."""
+        self._draws += 1
+        seed = f"{self.node}:{self.shard}:{self.highest_round}:{self._draws}"
+        return h64(seed) % (self.settings.jitter_ms + 1)

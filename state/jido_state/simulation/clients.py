@@ -1,0 +1,263 @@
+"""Simulated clients: each makes one call after the other, and notes what came of it.
+
+A call has one op id over all its attempts. An attempt that is not answered, or answered "unknown",
+may have been applied, now or later; after one of these only the remembered result ends the call
+with certainty. A refusal is believed while no attempt is in doubt.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from jido_state.operations import OpId
+from jido_state.simulation.history import History
+from jido_state.simulation.machine import Ask, Told
+from jido_state.simulation.scheduler import Event, Scheduler
+from jido_state.turns import Answer, Request, Status
+from jido_state.versions import NO_VERSION, Version
+
+__all__ = ["CLIENTS", "Client", "ReadEvent", "Workload"]
+
+CLIENTS: Final = 1000  # address of the first client
+_KINDS: Final = {"read": "read", "spawn": "spawn", "delete": "stop"}
+_PAUSE_US: Final = 20_000  # before another replica is asked
+
+
+class Workload(NamedTuple):
+    """What clients do.
+
+    Attributes:
+        keys: Agents with their shard and level.
+        nodes: Whom to ask.
+        operations: How many calls each client makes.
+        reads: Part of them that read, 0 to 1.
+        think_us: Mean pause between two calls.
+        attempt_us: How long an answer is waited for.
+        patience_us: How long a call is tried.
+    """
+
+    keys: tuple[tuple[str, int, str], ...]
+    nodes: tuple[int, ...]
+    operations: int
+    reads: float
+    think_us: int
+    attempt_us: int = 800_000
+    patience_us: int = 6_000_000
+
+
+class ReadEvent(NamedTuple):
+    """What a session did and what its answer rested on, for the checker of sessions."""
+
+    client: int
+    key: str
+    level: str
+    is_read: bool
+    version: Version
+
+
+class _Call:
+    __slots__ = ("attempts", "due_us", "is_doubtful", "number", "request", "shard", "timer")
+
+    def __init__(self, number: int, shard: int, request: Request, due_us: int) -> None:
+        self.number = number
+        self.shard = shard
+        self.request = request
+        self.due_us = due_us
+        self.attempts = 0
+        self.is_doubtful = False
+        self.timer: Event | None = None
+
+
+class Client:
+    """One client; its address is `CLIENTS + index`.
+
+    Args:
+        index: Which.
+        scheduler: Gives the time.
+        send: Sends from its address to a node.
+        random: Its own random numbers.
+        history: Where its calls are noted.
+        events: Where what its session has seen is noted.
+        workload: What it does.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        scheduler: Scheduler,
+        send: Callable[[int, int, object], None],
+        random: Random,
+        history: History,
+        events: list[ReadEvent],
+        workload: Workload,
+    ) -> None:
+        self.index = index
+        self.address = CLIENTS + index
+        self.keys = workload.keys
+        self.left = workload.operations
+        self.is_done = workload.operations == 0
+        self._scheduler = scheduler
+        self._send = send
+        self._random = random
+        self._history = history
+        self._events = events
+        self._workload = workload
+        self._call: _Call | None = None
+        self._ops = 0
+        self._hint: dict[int, int] = {}  # who led a shard
+        self._seen: dict[int, Version] = {}  # the session: newest version by shard
+        self._values: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Begins, after a first pause."""
+        self._think()
+
+    def stop(self) -> None:
+        """No new call; the running one goes on to its end."""
+        self.left = 0
+        if self._call is None:
+            self.is_done = True
+
+    def _think(self) -> None:
+        if self.left == 0:
+            self.is_done = True
+            return
+        pause = 1 + int(self._random.expovariate(1 / self._workload.think_us))
+        self._scheduler.after(pause, self._begin)
+
+    def _begin(self) -> None:
+        if self.left == 0:
+            self.is_done = True
+            return
+        self.left -= 1
+        random = self._random
+        key, shard, level = random.choice(self._workload.keys)
+        op, arg = self._draw(key)
+        self.call(key, shard, level, op, arg)
+
+    def call(self, key: str, shard: int, level: str, op: str, arg: Any) -> None:
+        """Makes one call; `is_done` tells its end when no others are left to be made."""
+        self.is_done = False
+        now_us = self._scheduler.now_us
+        number = self._history.call(self.index, key, op, arg, now_us)
+        self._ops += 1
+        op_id = None if op == "read" else OpId(f"c{self.index}", self._ops)
+        request = Request(
+            (self.address, number, 0),
+            _KINDS.get(op, "call"),
+            key,
+            op_id,
+            level,
+            self._seen.get(shard, NO_VERSION) if level != "eventual" else NO_VERSION,
+            is_strict=False,
+            due_ms=0,
+            payload=(op, arg),
+            ack=self._ops if op_id is not None else 0,
+        )
+        self._call = _Call(number, shard, request, now_us + self._workload.patience_us)
+        self._try(self._call)
+
+    def _draw(self, key: str) -> tuple[str, Any]:
+        random = self._random
+        if random.random() < self._workload.reads:
+            return "read", None
+        op = random.choices(("add", "write", "cas", "spawn", "delete"), (5.0, 3.0, 2.0, 3.0, 0.7))[
+            0
+        ]
+        unique = self.index * 1_000_000 + self._ops * 10
+        if op == "add":
+            return op, random.choice((1, 10, 100))
+        if op == "cas":
+            return op, [self._values.get(key, 0), unique]
+        return (op, None) if op == "delete" else (op, unique)
+
+    def _try(self, call: _Call) -> None:
+        """Sends the next attempt, or gives the call up."""
+        if call is not self._call:
+            return
+        left_us = call.due_us - self._scheduler.now_us
+        if left_us <= 0:
+            self._give_up(call)
+            return
+        call.attempts += 1
+        node = self._hint.get(call.shard)
+        if node is None:
+            node = self._random.choice(self._workload.nodes)
+        request = call.request._replace(id=(self.address, call.number, call.attempts))
+        self._send(self.address, node, Ask(call.shard, request, left_us // 1000))
+        wait = min(self._workload.attempt_us, left_us)
+        call.timer = self._scheduler.after(wait, self._late, call, call.attempts)
+
+    def _late(self, call: _Call, attempt: int) -> None:
+        """No answer: it may have been applied, or yet be."""
+        if call is self._call and call.attempts == attempt:
+            call.is_doubtful = True
+            self._hint.pop(call.shard, None)
+            self._try(call)
+
+    def _give_up(self, call: _Call) -> None:
+        if not call.is_doubtful:
+            self._history.drop(call.number)
+        self._end()
+
+    def _end(self) -> None:
+        self._call = None
+        self._think()
+
+    def receive(self, told: Told) -> None:
+        """An answer, perhaps to an attempt or a call of long ago."""
+        call = self._call
+        answer = told.answer
+        if call is None or answer.id[1] != call.number:
+            return
+        status = answer.status
+        if status is Status.OK:
+            self._succeed(call, answer)
+        elif answer.id[2] != call.attempts:
+            return  # said of an attempt that another has followed
+        elif status in {Status.NOT_FOUND, Status.EXISTS}:
+            self._refused(call, "absent" if status is Status.NOT_FOUND else "exists")
+        elif status is Status.NOT_LEADER:
+            self._again(call, answer.value)
+        elif status is Status.UNKNOWN:
+            call.is_doubtful = True
+            self._again(call, answer.value)
+        elif status is Status.EXPIRED:
+            call.is_doubtful = True
+            self._give_up(call)
+        else:
+            self._again(call, None)
+
+    def _again(self, call: _Call, hint: int | None) -> None:
+        if call.timer is not None:
+            self._scheduler.cancel(call.timer)
+        call.attempts += 1  # what the old timer waited for is answered
+        if hint is None:
+            self._hint.pop(call.shard, None)
+        else:
+            self._hint[call.shard] = hint
+        self._scheduler.after(_PAUSE_US, self._try, call)
+
+    def _refused(self, call: _Call, ret: str) -> None:
+        if call.timer is not None:
+            self._scheduler.cancel(call.timer)
+        if not call.is_doubtful:
+            self._history.answer(call.number, ret, self._scheduler.now_us)
+        self._end()
+
+    def _succeed(self, call: _Call, answer: Answer) -> None:
+        if call.timer is not None:
+            self._scheduler.cancel(call.timer)
+        request = call.request
+        value = answer.value
+        if request.kind == "read":
+            value = None if value is None else value.state
+            self._values[request.key] = value
+        self._history.answer(call.number, value, self._scheduler.now_us)
+        seen = self._seen.get(call.shard, NO_VERSION)
+        self._seen[call.shard] = max(seen, answer.version)
+        event = ReadEvent(
+            self.index, request.key, request.level, request.kind == "read", answer.version
+        )
+        self._events.append(event)
+        self._end()

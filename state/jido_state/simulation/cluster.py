@@ -1,0 +1,339 @@
+"""A whole cluster in one thread: everything a seed stands for, run, and judged.
+
+A run has three parts. First clients call while the seed's faults come and go; after every event
+the invariants are checked. Then all faults stop, and the cluster has to be alive within a bound:
+every group has a leader, every call that is made now ends. At last what the clients saw is judged:
+strong agents must be linearizable, sessions must have seen their own writes, and all replicas must
+hold the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, Final
+
+from jido_state.checking.linearizability import Outcome, check_linearizable
+from jido_state.record import Record
+from jido_state.settings import GroupSettings
+from jido_state.simulation.authority import AUTHORITY, Authority
+from jido_state.simulation.clients import CLIENTS, Client, ReadEvent, Workload
+from jido_state.simulation.disk import DiskFaults, SimDisk
+from jido_state.simulation.history import History
+from jido_state.simulation.machine import Machine, Stored, Told, World
+from jido_state.simulation.nemesis import Nemesis
+from jido_state.simulation.network import Network, NetworkFaults
+from jido_state.simulation.scheduler import Scheduler
+from jido_state.simulation.swarm import Swarm, stream
+from jido_state.simulation.trace import Trace
+from jido_state.simulation.watch import UnsafeError, Watch
+from jido_state.turns import Commit, RunTurn
+
+__all__ = ["Cluster", "Result", "simulate"]
+
+LIVENESS_US: Final = 30_000_000  # within this after the last fault everything must work again
+SETTLED_US: Final = 60_000_000  # and within this all replicas must be equal
+SETTINGS: Final = GroupSettings(leaves=8, list_rows=16, dedupe_window_ms=8_000, max_trailing=64)
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a run.
+
+    Attributes:
+        seed: Of the run.
+        failure: What did not hold; "" when all did.
+        digest: Of every event and answer, equal for equal runs.
+        operations: How many calls are in the history.
+        acknowledged: How many of them are known to have succeeded.
+        elections: How often a leader was made.
+        faults: How often each kind of fault came.
+        history: What the clients saw.
+        trace: The last events, when they were kept.
+    """
+
+    seed: int
+    failure: str = ""
+    digest: str = ""
+    operations: int = 0
+    acknowledged: int = 0
+    elections: int = 0
+    virtual_us: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    trace: list[str] = field(default_factory=list)
+
+
+def simulate(seed: int, *, kept: int = 0, swarm: Swarm | None = None) -> Result:
+    """Runs one seed.
+
+    Args:
+        seed: Gives everything.
+        kept: How many of the last events the result's trace has.
+        swarm: In place of what the seed would draw.
+    """
+    cluster = Cluster(Swarm.draw(seed) if swarm is None else swarm, kept=kept)
+    return cluster.run()
+
+
+class Cluster:
+    """Machines, clients and faults of one run.
+
+    Args:
+        swarm: Size, load and mix of faults.
+        kept: How many events the trace keeps for a reader.
+        settings: Of all groups.
+    """
+
+    def __init__(self, swarm: Swarm, *, kept: int = 0, settings: GroupSettings = SETTINGS) -> None:
+        self.swarm = swarm
+        seed = swarm.seed
+        self.scheduler = Scheduler()
+        self.trace = Trace(kept)
+        self.watch = Watch()
+        self.history = History()
+        self.events: list[ReadEvent] = []
+        self.network = Network(
+            self.scheduler, stream(seed, "network"), self._deliver, swarm.network
+        )
+        shards = 1 if swarm.nodes < 3 else 1 + seed % 2
+        nodes = list(range(swarm.nodes))
+        self.scheduler.start(AUTHORITY)
+        world = World(
+            self.scheduler, self.network.send, self._run_turn, self.watch, settings, shards
+        )
+        self.machines: dict[int, Machine] = {}
+        clocks = stream(seed, "clocks")
+        for node in nodes:
+            disk: SimDisk[Stored] = SimDisk(
+                self.scheduler, stream(seed, f"disk {node}"), node, swarm.disk, _spoil
+            )
+            self.machines[node] = Machine(node, disk, world, _drawer(stream(seed, f"nonce {node}")))
+            offset = clocks.randint(-swarm.offset_ms, swarm.offset_ms)
+            drift = clocks.randint(-swarm.drift_ppm, swarm.drift_ppm)
+            self.scheduler.set_clock(node, offset_ms=offset, drift_ppm=drift)
+        for node in nodes:
+            self.machines[node].start()
+        self.authority = Authority(
+            self._send_from_authority, stream(seed, "authority"), nodes, shards, swarm.replicas
+        )
+        self._turns = stream(seed, "turns")
+        self.clients = self._make_clients(shards)
+        self.nemesis = Nemesis(self)
+
+    def _make_clients(self, shards: int) -> dict[int, Client]:
+        swarm = self.swarm
+        random = stream(swarm.seed, "clients")
+        levels, weights = zip(*swarm.levels, strict=True)
+        keys = tuple(
+            (f"k{i}", i % shards, random.choices(levels, weights)[0]) for i in range(swarm.keys)
+        )
+        each = max(1, swarm.operations // swarm.clients)
+        workload = Workload(
+            keys,
+            tuple(self.machines),
+            each,
+            swarm.reads,
+            think_us=max(1_000, swarm.duration_us // each),
+        )
+        clients = {}
+        for index in range(swarm.clients):
+            client = Client(
+                index,
+                self.scheduler,
+                self.network.send,
+                stream(swarm.seed, f"client {index}"),
+                self.history,
+                self.events,
+                workload,
+            )
+            self.scheduler.start(client.address)
+            clients[client.address] = client
+        return clients
+
+    # The world
+
+    def _send_from_authority(self, node: int, message: object) -> None:
+        self.network.send(AUTHORITY, node, message)
+
+    def _deliver(self, source: int, target: int, message: Any) -> None:
+        kind = type(message)
+        self.trace.add(self.scheduler.now_us, "deliver", source, target, message)
+        if target == AUTHORITY:
+            self.authority.receive(source, message)
+        elif target >= CLIENTS:
+            if kind is Told:
+                self.clients[target].receive(message)
+        else:
+            self.machines[target].receive(source, message)
+
+    def _run_turn(self, machine: Machine, shard: int, effect: RunTurn) -> None:
+        """A handler runs for a while; nothing but its end is seen."""
+        delay = int(self._turns.expovariate(1 / 1_500))
+        self.scheduler.after_on(machine.node, delay, self._end_turn, machine, shard, effect)
+
+    @staticmethod
+    def _end_turn(machine: Machine, shard: int, effect: RunTurn) -> None:
+        commit = apply(effect)
+        machine.end_turn(shard, effect.request.key, effect.version, commit)
+
+    # The run
+
+    def run(self) -> Result:
+        """Runs all three parts; never raises for what the run itself finds."""
+        failure = ""
+        try:
+            self._run()
+        except UnsafeError as error:
+            failure = str(error)
+        except AssertionError as error:
+            failure = f"a process found itself wrong: {error!r}"
+        return self._result(failure)
+
+    def _run(self) -> None:
+        swarm = self.swarm
+        for client in self.clients.values():
+            client.start()
+        self.nemesis.start()
+        self._until(swarm.duration_us)
+        self.nemesis.stop()
+        for client in self.clients.values():
+            client.stop()
+        self._live()
+        self._judge()
+
+    def _until(self, time_us: int, stop: Callable[[], bool] | None = None) -> bool:
+        """Runs to that time, checking after each event. Whether `stop` said so before."""
+        scheduler = self.scheduler
+        stopped = False
+
+        def look() -> bool:
+            nonlocal stopped
+            stopped = stop is not None and stop()
+            return stopped
+
+        scheduler.run(time_us, look if stop is not None else None)
+        for machine in self.machines.values():
+            for group in machine.groups.values():
+                group.check()
+        return stopped
+
+    def _live(self) -> None:
+        """All faults have stopped: within a bound, every call has to end."""
+        bound = self.scheduler.now_us + LIVENESS_US
+        while self.scheduler.now_us < bound and not self._has_leaders():
+            self._until(self.scheduler.now_us + 500_000)
+        if not self._has_leaders():
+            raise UnsafeError(f"stuck: no leader {LIVENESS_US // 1_000_000} s after the last fault")
+        for client in self.clients.values():
+            while not client.is_done and self.scheduler.now_us < bound:
+                self._until(self.scheduler.now_us + 200_000)
+        self._last_reads(bound)
+        bound = self.scheduler.now_us + SETTLED_US
+        while self.scheduler.now_us < bound and (difference := self._difference()):
+            self._until(self.scheduler.now_us + 1_000_000)
+        if difference := self._difference():
+            raise UnsafeError(f"not equal after {SETTLED_US // 1_000_000} s: {difference}")
+
+    def _last_reads(self, bound: int) -> None:
+        """Every agent is read once more, strongly."""
+        client = next(iter(self.clients.values()))
+        for key, shard, _ in client.keys:
+            client.call(key, shard, "strong", "read", None)
+            while not client.is_done and self.scheduler.now_us < bound:
+                self._until(self.scheduler.now_us + 50_000)
+            if not client.is_done:
+                raise UnsafeError(f"stuck: {key} cannot be read after the last fault")
+
+    def _has_leaders(self) -> bool:
+        return all(self._leader(shard) is not None for shard in self.authority.configs)
+
+    def _leader(self, shard: int) -> Machine | None:
+        for machine in self.machines.values():
+            group = machine.groups.get(shard)
+            if group is not None and group.leadership is not None:
+                return machine
+        return None
+
+    def _difference(self) -> str:
+        """Which replicas of a shard differ from each other; "" for none."""
+        for shard, config in self.authority.configs.items():
+            if self.authority.is_changing(shard):
+                return f"shard {shard} is still changing"
+            seen: dict[int, Any] = {}
+            for replica in config.voters:
+                group = self.machines[replica.node].groups.get(shard)
+                if group is None or group.acceptor.me != replica or not group.acceptor.is_whole:
+                    return f"shard {shard}: no whole replica {replica}"
+                seen[replica.node] = {
+                    key: row.version for key, row in sorted(group.acceptor.rows.items())
+                }
+            first = next(iter(seen.values()))
+            if any(each != first for each in seen.values()):
+                return f"shard {shard}: {seen}"
+        return ""
+
+    def _judge(self) -> None:
+        strong = {key for key, _, level in self._keys() if level == "strong"}
+        # Reads of the weaker levels may be old; writes are in one order at every level.
+        judged = [
+            operation
+            for operation in self.history
+            if operation.key in strong or operation.op != "read"
+        ]
+        verdict = check_linearizable(judged)
+        if verdict.outcome is not Outcome.LINEARIZABLE:
+            raise UnsafeError(str(verdict))
+
+    def _keys(self) -> tuple[tuple[str, int, str], ...]:
+        return next(iter(self.clients.values())).keys
+
+    def _result(self, failure: str) -> Result:
+        for operation in self.history:
+            self.trace.mark(repr(operation).encode())
+        acknowledged = sum(one.return_ns is not None for one in self.history)
+        return Result(
+            seed=self.swarm.seed,
+            failure=failure,
+            digest=self.trace.digest(),
+            operations=len(self.history),
+            acknowledged=acknowledged,
+            elections=self.watch.elections,
+            virtual_us=self.scheduler.now_us,
+            faults=dict(self.nemesis.counts),
+            history=self.history,
+            trace=self.trace.lines(),
+        )
+
+
+def apply(effect: RunTurn) -> Commit:
+    """What the simulated handler does with the state: `Register`'s operations."""
+    op, arg = effect.request.payload
+    record = effect.record
+    state = None if record is None else record.state
+    result: Any = "ok"
+    if op in {"spawn", "write"}:
+        state = arg
+    elif op == "add":
+        state = result = state + arg
+    elif op == "cas":
+        result = state == arg[0]
+        state = arg[1] if result else state
+    elif op == "delete":
+        state = None
+    new = Record.blank(state=state) if record is None else replace(record, state=state)
+    return Commit(new, result)
+
+
+def _drawer(random: Random) -> Callable[[], int]:
+    return lambda: random.getrandbits(63)
+
+
+def _spoil(stored: Stored, _: Random) -> Stored:
+    """What a flipped bit makes of a row: its checksum does not fit any more."""
+    return stored._replace(shard=-1)
+
+
+def calm(swarm: Swarm) -> tuple[NetworkFaults, DiskFaults]:
+    """Network and disks once the faults have stopped: as quick, and sound."""
+    network = replace(swarm.network, loss=0.0, repeat=0.0, hold=0.0, mean_us=1_000, least_us=100)
+    return network, DiskFaults(latency_us=min(swarm.disk.latency_us, 2_000))
