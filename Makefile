@@ -1,5 +1,5 @@
 # Every target makes .venv by itself, once, from a Python >= 3.11 with pip (or uv, when it is on PATH).
-.PHONY: help demo test check bench lock venv
+.PHONY: help demo test check sim mutants bench lock venv
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -23,8 +23,17 @@ check: venv   ## format, lint, types, layers, lock in step with pyproject
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/lock.py --check
 
-bench: venv   ## measure calls, spawn and density against raw Ray actors
-	for case in calls spawn density; do $(BIN)/python -m benchmarks $$case $(ARGS) || exit 1; done
+mutants: venv   ## change the code that decides about retries and chains; list what no test notices
+	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
+
+sim: venv   ## run the simulator (SEEDS=2000 JOBS=2, or SEED=42 HISTORY=42.jsonl, or MUTANT=word SEEDS=500)
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(FIRST),--first $(FIRST)) $(if $(HISTORY),--history $(HISTORY)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(MUTANT),--mutant "$(MUTANT)")
+
+bench: venv   ## measure calls, spawn and density against raw Ray actors, and runs of actions
+	for case in calls spawn density exec; do $(BIN)/python -m benchmarks $$case $(ARGS) || exit 1; done
 
 lock: venv   ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/python scripts/lock.py

@@ -1,17 +1,25 @@
-"""`python -m benchmarks calls|spawn|density [--json] [--quick] [--rounds N]`."""
+"""`python -m benchmarks CASE [--json] [--quick] [--rounds N]`; `--help` lists the cases."""
 
 import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from benchmarks import report
 
-CASES: Final = {"calls": "Calls", "spawn": "Spawn", "density": "Density"}
+CASES: Final = {
+    "calls": "Calls",
+    "spawn": "Spawn",
+    "density": "Density",
+    "exec": "Exec",
+    "exec-soak": "ExecSoak",
+    "cores": "Cores",
+}
+HERE: Final = frozenset({"cores", "exec", "exec-soak"})  # they need no cluster
 ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 3
 PLAIN_WIDTH: Final = 120  # of a table that goes to a file
@@ -21,8 +29,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options `case`, `json`, `quick` and `rounds`."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure agents and raw Ray actors side by side. A missed bar is reported; the "
-        "exit code is 0 unless something failed to run.",
+        description="Measure agents and raw Ray actors side by side, runs of actions and what one "
+        "would use without them (exec, exec-soak), or the cores alone (cores). A missed bar "
+        "is reported; the exit code is 0 unless something failed to run.",
     )
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
@@ -48,17 +57,27 @@ def _positive(text: str) -> int:
 
 def measure(case: str, rounds: int, *, is_quick: bool) -> list[report.Row]:
     """The rows of a case; says on standard error how far it is."""
-    from benchmarks.cluster import TwoNodes  # imports Ray; --help needs none
-
-    module = import_module(f"benchmarks.{case}")
-    samples = []
-    waiting = Console(stderr=True).status(f"{case}: starting two Ray nodes")
-    with waiting, TwoNodes() as nodes:
+    module = import_module(f"benchmarks.{case.replace('-', '_')}")
+    kind = getattr(module, CASES[case])
+    samples: list[report.Samples] = []
+    waiting = Console(stderr=True).status(f"{case}: starting")
+    with waiting, _place(case) as place:
         waiting.update(f"{case}: preparing")
-        for each in nodes.rounds(getattr(module, CASES[case]), rounds, is_quick=is_quick):
+        for each in place.rounds(kind, rounds, is_quick=is_quick):
             samples.append(each)
             waiting.update(f"{case}: {len(samples)} of {rounds} rounds")
     return report.rows(module.COMPARISONS, samples)
+
+
+def _place(case: str) -> Any:
+    """Where a case runs: this process, or two Ray nodes."""
+    if case in HERE:
+        from benchmarks.here import ThisProcess
+
+        return ThisProcess()
+    from benchmarks.cluster import TwoNodes  # imports Ray; --help needs none
+
+    return TwoNodes()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -87,8 +87,8 @@ class Row:
 
 
 def spread(values: Sequence[float]) -> float:
-    """How far the rounds lie apart: (max - min) / median."""
-    return (max(values) - min(values)) / median(values)
+    """How far the rounds lie apart: (max - min) / median, in the metric's unit if that is 0."""
+    return (max(values) - min(values)) / (median(values) or 1.0)
 
 
 def row(comparison: Comparison, ours: Sequence[float], peer: Sequence[float]) -> Row:

@@ -3,8 +3,9 @@
     import jido_cluster as jido
 
 Layout, in order of knowledge: `errors`, `ids`, `telemetry`, `config` -> `exec` (runs actions) ->
-`signals` -> `agent` -> `runtime` (turns, hosts, clients over ports) -> `connection`, `refs`,
-`cluster`, `sync_cluster` (what users see) -> `_local` and `_ray` (the ports) -> `cli`.
+`metrics`, `tracing` (what others are told of runs), `signals` -> `agent` -> `runtime` (turns,
+hosts, clients over ports) -> `connection`, `refs`, `cluster`, `sync_cluster` (what users see) ->
+`_local` and `_ray` (the ports) -> `cli`.
 """
 
 from jido_cluster import telemetry, testing
@@ -44,6 +45,9 @@ from jido_cluster.errors import (
     WireError,
 )
 from jido_cluster.exec.action import Action, action
+from jido_cluster.exec.breaker import Breaker
+from jido_cluster.exec.chain import Continue, Halt, chain
+from jido_cluster.exec.closure import Closure, async_closure, closure
 from jido_cluster.exec.context import Context
 from jido_cluster.exec.handle import Handle
 from jido_cluster.exec.instruction import Instruction
@@ -51,7 +55,12 @@ from jido_cluster.exec.many import run_many
 from jido_cluster.exec.needs import Needs
 from jido_cluster.exec.options import RunOptions
 from jido_cluster.exec.outcome import ErrorInfo, Outcome
+from jido_cluster.exec.plan import Plan, PlanResult
+from jido_cluster.exec.plan_run import run_plan
+from jido_cluster.exec.resource import Resource
 from jido_cluster.exec.run import run, run_sync, start
+from jido_cluster.exec.toolbox import Toolbox
+from jido_cluster.exec.workflow import Workflow
 from jido_cluster.ids import new_id
 from jido_cluster.refs import AgentRef, AsyncAgentRef
 from jido_cluster.runrefs import AsyncRunRef, RunRef
@@ -74,19 +83,23 @@ __all__ = [
     "AsyncAgentRef",
     "AsyncCluster",
     "AsyncRunRef",
+    "Breaker",
     "CallCycleError",
     "ChainError",
     "CircuitOpenError",
+    "Closure",
     "Cluster",
     "ClusterConfig",
     "ClusterUnavailableError",
     "ConfigError",
     "Context",
+    "Continue",
     "DeadlineExceededError",
     "ErrorInfo",
     "ExecutionError",
     "Fence",
     "FencedError",
+    "Halt",
     "Handle",
     "HandlerNotFoundError",
     "Instruction",
@@ -102,24 +115,33 @@ __all__ = [
     "Outcome",
     "OutcomeUnknownError",
     "OverloadedError",
+    "Plan",
     "PlanError",
+    "PlanResult",
     "RejectedError",
     "Reply",
+    "Resource",
     "RunCancelledError",
     "RunOptions",
     "RunRef",
     "SessionUnavailableError",
     "Signal",
     "StillRunningError",
+    "Toolbox",
     "TurnContext",
     "UnavailableError",
     "UsageError",
     "WireError",
+    "Workflow",
     "action",
+    "async_closure",
+    "chain",
+    "closure",
     "new_id",
     "on",
     "run",
     "run_many",
+    "run_plan",
     "run_sync",
     "start",
     "telemetry",

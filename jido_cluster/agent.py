@@ -30,7 +30,14 @@ from jido_cluster.errors import (
     UsageError,
 )
 from jido_cluster.exec.needs import Needs
-from jido_cluster.signals.handler import Declaration, find_declaration
+from jido_cluster.signals.handler import (
+    Declaration,
+    find_declaration,
+    handlers_of,
+    is_no_stream,
+    is_stream,
+    sorted_handlers,
+)
 
 if TYPE_CHECKING:
     from jido_cluster.runtime.turn import TurnContext
@@ -88,11 +95,11 @@ class AgentSpec:
         self.partition_strategy = keywords.partition_strategy
         self.has_on_start = agent_type.on_start is not Agent.on_start
         self.has_on_stop = agent_type.on_stop is not Agent.on_stop
-        self.handlers = _sorted_handlers(agent_type)
+        self.handlers = sorted_handlers(agent_type)
         self._calls: dict[str, Declaration] = {}
 
     def find_handler(self, type_: str) -> Declaration | None:
-        """The one handler that a call of this type runs; None when no pattern matches."""
+        """The one handler that this type names, a stream or not; None when no pattern matches."""
         found = self._calls.get(type_)
         if found is None:
             found = next((h for h in self.handlers if h.pattern.matches(type_)), None)
@@ -101,23 +108,51 @@ class AgentSpec:
         return found
 
     def handler_for(self, type_: str) -> Declaration:
-        """As `find_handler`, when there has to be one.
+        """As `find_handler`, when there has to be one, and for a call.
 
         Raises:
             HandlerNotFoundError: None matches; `details["known"]` lists the types that do.
+            InvalidInputError: It is a stream.
         """
         found = self.find_handler(type_)
         if found is None:
-            known = [handler.type for handler in self.handlers]
-            near = difflib.get_close_matches(type_, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {known}"
-            message = f"agent type {self.name!r} has no handler for {type_!r}{hint}"
-            raise HandlerNotFoundError(message, type=type_, known=known)
+            raise self._not_found(type_)
+        if found.is_stream:
+            raise is_stream(found)
         return found
 
+    def stream_for(self, type_: str) -> Declaration:
+        """As `handler_for`, for a stream.
+
+        Raises:
+            HandlerNotFoundError: None matches; `details["known"]` lists the types that do.
+            InvalidInputError: It is no stream.
+        """
+        found = self.find_handler(type_)
+        if found is None:
+            raise self._not_found(type_)
+        if not found.is_stream:
+            raise is_no_stream(found)
+        return found
+
+    def _not_found(self, type_: str) -> HandlerNotFoundError:
+        known = [handler.type for handler in self.handlers]
+        near = difflib.get_close_matches(type_, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {known}"
+        message = f"agent type {self.name!r} has no handler for {type_!r}{hint}"
+        return HandlerNotFoundError(message, type=type_, known=known)
+
     def handlers_for(self, type_: str) -> list[Declaration]:
-        """All handlers a delivered signal of this type runs, in order; may be empty."""
-        return [handler for handler in self.handlers if handler.pattern.matches(type_)]
+        """All handlers a delivered signal of this type runs, in order; streams are not among them.
+
+        Raises:
+            HandlerNotFoundError: There is none.
+            InvalidInputError: There is only a stream.
+        """
+        found = [one for one in self.handlers if one.pattern.matches(type_) and not one.is_stream]
+        if not found:
+            self.handler_for(type_)  # raises, naming what there is
+        return found
 
     def dump(self, agent: "Agent") -> bytes:
         """The state as JSON bytes, at most 1 MiB.
@@ -361,7 +396,7 @@ def register_agent(agent_type: type[Agent]) -> AgentSpec:
     """
     _check_fields(agent_type)
     keywords: _Keywords = agent_type.__jido_keywords__  # type: ignore[attr-defined]
-    for handler in _handlers(agent_type):
+    for handler in handlers_of(agent_type):
         handler.compile(agent_type)
     spec = AgentSpec(agent_type, keywords)
     if spec.virtual:
@@ -507,40 +542,6 @@ def _check_fields(cls: type[Agent]) -> None:
                 f"private attribute, _{name}"
             )
             raise ConfigError(message)
-
-
-def _handlers(cls: type[Agent]) -> list[Declaration]:
-    """The handlers of a class and its bases, in order of registration, overridden ones replaced."""
-    found: dict[str, Declaration] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            declaration = find_declaration(value)
-            if declaration is not None:
-                found[name] = declaration
-    return list(found.values())
-
-
-def _sorted_handlers(cls: type[Agent]) -> tuple[Declaration, ...]:
-    handlers = _handlers(cls)
-    by_type: dict[str, Declaration] = {}
-    for handler in handlers:
-        other = by_type.setdefault(handler.type, handler)
-        if other is not handler:
-            message = (
-                f"{cls.__name__}: {other.name} and {handler.name} both listen to "
-                f"{handler.type!r}; give one of them another type"
-            )
-            raise ConfigError(message)
-    ranked = sorted(
-        enumerate(handlers),
-        key=lambda item: (-item[1].priority, _falling(item[1].pattern.specificity), item[0]),
-    )
-    return tuple(handler for _, handler in ranked)
-
-
-def _falling(specificity: tuple[int, ...]) -> tuple[int, ...]:
-    # The closing 1 ranks a pattern's own prefix behind it: every segment is <= 0 when negated.
-    return (*(-rank for rank in specificity), 1)
 
 
 def _problems(error: pydantic.ValidationError) -> list[dict[str, Any]]:

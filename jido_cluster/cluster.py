@@ -37,7 +37,7 @@ from jido_cluster.exec.outcome import Outcome
 from jido_cluster.exec.run import AsyncRun, SyncRun
 from jido_cluster.ids import check_id
 from jido_cluster.refs import AsyncAgentRef, agent_info
-from jido_cluster.runrefs import AsyncRunRef, run_many, start_run
+from jido_cluster.runrefs import AsyncRunRef, outcome_or_cancel, run_many, start_run
 from jido_cluster.runtime.operations import ACTIONS, ENSURE, LIST, SPAWN, STATISTICS
 from jido_cluster.types import ActionInfo, AgentInfo, NodeInfo
 
@@ -313,14 +313,15 @@ class AsyncCluster:
         needs: Needs | None = None,
         **options: Any,
     ) -> Any:
-        """The result of an action, run on a fit node.
+        """The result of an action, run on a fit node; a run that nobody waits for is cancelled.
 
         Raises:
             NoCapableNodeError: No node has what it needs.
             ExecutionError: It failed.
+            StillRunningError: The time of the turn or action that waits was up first.
         """
         ref = await start_run(self._connection, action, params, context, needs, options)
-        return await ref.result()
+        return (await outcome_or_cancel(ref)).unwrap()
 
     @overload
     async def start(

@@ -22,6 +22,7 @@ from jido_cluster.errors import (
 from jido_cluster.exec.context import CURRENT, current_context
 from jido_cluster.ids import check_id
 from jido_cluster.runtime.client import Client
+from jido_cluster.runtime.flow import Inflow
 from jido_cluster.runtime.link import Call
 from jido_cluster.runtime.turn import encode_signal
 from jido_cluster.runtime.wire import (
@@ -37,7 +38,14 @@ from jido_cluster.runtime.wire import (
     VIRTUAL,
     encode_value,
 )
-from jido_cluster.signals.handler import ON, Declaration, declaration_of, name_arguments
+from jido_cluster.signals.handler import (
+    ON,
+    Declaration,
+    declaration_of,
+    is_no_stream,
+    is_stream,
+    name_arguments,
+)
 from jido_cluster.signals.signal import Signal
 
 Load = Callable[[bytes], Any]
@@ -131,11 +139,7 @@ class Connection:
         declaration: Declaration | None = getattr(target, ON, None)
         if declaration is not None:
             if not declaration.is_callable:
-                message = (
-                    f"handler {declaration.name!r} listens to the pattern {declaration.type!r}; "
-                    "call it with a Signal of one literal type"
-                )
-                raise InvalidInputError(message)
+                raise _not_callable(declaration)
             work = declaration.work
             name = declaration.type
             body = work.dump_params(name_arguments(declaration, args, kwargs) if args else kwargs)
@@ -157,6 +161,38 @@ class Connection:
         if kind == CALL and turn is not None and turn.is_running:
             turn.begin_await(call, ref.id)
         return call, load
+
+    def stream_request(
+        self, ref: "Target", handler: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Declaration, bytes]:
+        """The handler of a stream and its parameters, checked; nothing is sent.
+
+        Raises:
+            InvalidInputError: It is no stream, the ref has an `op_id`, or a parameter does not fit.
+            HandlerNotFoundError: The function has no `@on`.
+        """
+        declaration = declaration_of(handler)
+        if not declaration.is_stream:
+            raise is_no_stream(declaration)
+        if ref.op_id is not None:
+            message = (
+                f"a stream is not deduplicated, because its items are not kept: ask for "
+                f"{declaration.name!r} without op_id={ref.op_id!r}"
+            )
+            raise InvalidInputError(message)
+        params = name_arguments(declaration, args, kwargs)
+        return declaration, declaration.work.dump_params(params)
+
+    def open_stream(self, ref: "Target", declaration: Declaration, body: bytes) -> Inflow:
+        """Ask for a stream."""
+        seconds = ref.timeout or declaration.timeout or self.config.call_timeout
+        extra = {VIRTUAL: ref.virtual_name} if ref.virtual_name is not None else None
+        seconds, extra = self.envelope(seconds, extra, None)
+        inflow = self.client.submit_stream(ref.id, declaration.type, body, seconds, extra)
+        turn = current_turn.get()
+        if turn is not None and turn.is_running:
+            turn.begin_await(inflow.call, ref.id)
+        return inflow
 
     def envelope(
         self, seconds: float, extra: dict[str, Any] | None, op_id: str | None
@@ -273,6 +309,16 @@ def target_of(agent_type: Any, agent_id: Any) -> Target:
         agent_type, agent_id = None, agent_type
     spec = spec_of(agent_type) if agent_type is not None else None
     return Target(check_id(agent_id), spec)
+
+
+def _not_callable(declaration: Declaration) -> InvalidInputError:
+    if declaration.is_stream:
+        return is_stream(declaration)
+    message = (
+        f"handler {declaration.name!r} listens to the pattern {declaration.type!r}; call it with a "
+        "Signal of one literal type"
+    )
+    return InvalidInputError(message)
 
 
 def _untyped(

@@ -175,20 +175,77 @@ def load_ref(
     spec = spec_of(agent_type) if agent_type is not None else None
     target = Target(agent_id, spec, timeout, op_id)
     if is_sync:
-        cluster = _sync_cluster(address, name)
-        return AgentRef(AsyncAgentRef(cluster._inner._connection, target), cluster._portal)
+        connection, portal = _sync_parts(address, name)
+        return AgentRef(AsyncAgentRef(connection, target), portal)
     return AsyncAgentRef(_async_cluster(address, name)._connection, target)
 
 
 def load_run(is_sync: bool, address: str, name: str, run_id: str) -> AsyncRunRef[Any] | RunRef[Any]:
     """The run ref of a pickle, on this process's connection to the cluster."""
     if is_sync:
-        cluster = _sync_cluster(address, name)
-        return RunRef(AsyncRunRef(cluster._inner._connection, run_id), cluster._portal)
+        connection, portal = _sync_parts(address, name)
+        return RunRef(AsyncRunRef(connection, run_id), portal)
     return AsyncRunRef(_async_cluster(address, name)._connection, run_id)
 
 
+class _Late:
+    """The cluster of a ref that arrived where nobody is connected: found when it is first used.
+
+    Not when the ref is unpickled: Ray unpickles the arguments of a task under a lock that other
+    threads need in order to connect.
+    """
+
+    def __init__(self, address: str, name: str) -> None:
+        self.address = address
+        self.name = name
+        self._lock = threading.Lock()
+        self._cluster: Cluster | None = None
+
+    def cluster(self) -> Cluster:
+        """The cluster, connected."""
+        with self._lock:
+            if self._cluster is None:
+                self._cluster = _sync_cluster(self.address, self.name)
+            return self._cluster
+
+
+class _LateConnection:
+    """Stands for a connection; of itself it knows only which."""
+
+    def __init__(self, late: _Late) -> None:
+        self.address = late.address
+        self.name = late.name
+        self._late = late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._late.cluster()._inner._connection, name)
+
+
+class _LatePortal:
+    """Stands for the portal of a connection."""
+
+    def __init__(self, late: _Late) -> None:
+        self._late = late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._late.cluster()._portal, name)
+
+
+def _sync_parts(address: str, name: str) -> tuple[Any, Any]:
+    """A connection and its portal, or what stands for them until a ref is used."""
+    cluster = _known_cluster(address, name)
+    if cluster is None:
+        late = _Late(address, name)
+        return _LateConnection(late), _LatePortal(late)
+    return cluster._inner._connection, cluster._portal
+
+
 def _sync_cluster(address: str, name: str) -> Cluster:
+    known = _known_cluster(address, name)
+    return known or connect_sync(address, name=name, config=None, start=False)
+
+
+def _known_cluster(address: str, name: str) -> Cluster | None:
     if name in _bindings:
         found: Cluster = _bindings[name].sync_view()
         return found
@@ -196,7 +253,7 @@ def _sync_cluster(address: str, name: str) -> Cluster:
         is_this = pid == os.getpid() and (at, called) == (address, name)
         if is_this and _portal is not None and connection.client.loop is _portal.loop:
             return Cluster(AsyncCluster(connection), _portal)
-    return connect_sync(address, name=name, config=None, start=False)
+    return None
 
 
 def _async_cluster(address: str, name: str) -> AsyncCluster:

@@ -38,11 +38,11 @@ kind. Errors cross processes as dicts (`JidoError.to_dict`) and also pickle.
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice, pairwise
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 __all__ = [
     "ActionTimeoutError",
@@ -80,12 +80,15 @@ __all__ = [
 T = TypeVar("T")
 
 # Bounds of `to_dict`: details inform a reader, they do not transport data. The whole of an error
-# then stays far below the 1 MiB limit of a message.
+# then stays below half of the 1 MiB limit of a message, also where JSON writes six bytes for each
+# character. `MAX_VALUES` and `MAX_CHARACTERS` count over all details of one error.
 MAX_DEPTH = 8
 MAX_ITEMS = 100
 MAX_VALUES = 2_000
+MAX_CHARACTERS = 64_000
 MAX_TEXT = 4_000
 MAX_MESSAGE = 8_000
+MAX_NAME = 200
 
 _REDACTED = "[REDACTED]"
 _SECRET_WORDS = frozenset(
@@ -101,10 +104,13 @@ _SECRET_WORDS = frozenset(
         "password",
         "privatekey",
         "secret",
+        "secretkey",
         "secrets",
+        "signingkey",
         "token",
     }
 )
+_SECRET_NAMES = frozenset({"auth", "key"})  # as a whole: "routing_key" and "author" are harmless
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
@@ -190,10 +196,10 @@ class JidoError(Exception):
         Values under keys that name a secret ("password", "api_key", "token") are replaced.
         """
         return {
-            "kind": self.kind,
+            "kind": _shorten(self.kind, MAX_NAME),
             "base": _base_of(type(self)).kind,
             "message": _shorten(str(self.message), MAX_MESSAGE),
-            "retryable": self.retryable,
+            "retryable": bool(self.retryable),
             "error_id": self.error_id,
             "details": _Jsonable().mapping(self.details, 0),
         }
@@ -204,20 +210,23 @@ class JidoError(Exception):
 
         A kind nobody here defines gives the built-in ``base`` (`ExecutionError` when that is absent
         too) carrying the kind. Never raises for a malformed ``data``: an error report must arrive.
+        What another sender left unbounded is cut here as `to_dict` would have cut it.
         """
-        kind = str(data.get("kind") or ExecutionError.kind)
+        kind = _shorten(str(data.get("kind") or ExecutionError.kind), MAX_NAME)
         base = _BUILT_IN.get(str(data.get("base")))
         cls = _BUILT_IN.get(kind) or _BY_KIND.get(kind) or base or ExecutionError
         if base is not None and not issubclass(cls, base):
             # A stranger's class of the same kind: what `base` says about having run counts.
             cls = base
-        message = str(data.get("message") or "")
+        message = _shorten(str(data.get("message") or ""), MAX_MESSAGE)
         error = _rebuild(cls, message)
         details = data.get("details")
         error_id = data.get("error_id")
         error.message = message
-        error.details = dict(details) if isinstance(details, Mapping) else {}
-        error.error_id = None if error_id is None else str(error_id)
+        # With room for the marks that `to_dict` leaves where it cuts.
+        reader = _Jsonable(room=2)
+        error.details = reader.mapping(details, 0) if isinstance(details, Mapping) else {}
+        error.error_id = None if error_id is None else _shorten(str(error_id), MAX_NAME)
         retryable = data.get("retryable")
         if isinstance(retryable, bool) and retryable is not error.retryable:
             error.retryable = retryable
@@ -257,49 +266,69 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def is_secret(key: str) -> bool:
+    """Whether a value of this name is not to be shown."""
     words = [word.lower() for word in _WORD.findall(key)]
     pairs = (first + second for first, second in pairwise(words))
-    return not _SECRET_WORDS.isdisjoint(words) or not _SECRET_WORDS.isdisjoint(pairs)
+    return (
+        key.lower() in _SECRET_NAMES
+        or not _SECRET_WORDS.isdisjoint(words)
+        or not _SECRET_WORDS.isdisjoint(pairs)
+    )
+
+
+def redacted(value: object) -> Any:
+    """The value as JSON-shaped data within the bounds, without what its keys say is secret."""
+    return _Jsonable().value(value, 0)
 
 
 class _Jsonable:
-    """Turns details into JSON-shaped data within the bounds; one object per error."""
+    """Turns details into JSON-shaped data within the bounds; one object per error.
 
-    def __init__(self) -> None:
-        self._values_left = MAX_VALUES
+    Args:
+        room: Factor for the bounds: reading takes more than writing makes.
+    """
+
+    def __init__(self, room: int = 1) -> None:
+        self._max_depth = MAX_DEPTH * room
+        self._max_items = MAX_ITEMS * room
+        self._values_left = MAX_VALUES * room
+        self._characters_left = MAX_CHARACTERS * room
 
     def mapping(self, data: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        """The mapping with texts as keys, and without what its keys say is secret."""
         found: dict[str, Any] = {}
         for key, value in data.items():
-            if len(found) == MAX_ITEMS or self._values_left <= 0:
+            if len(found) == self._max_items or self._is_spent():
                 found["…"] = f"{len(data) - len(found)} more"
                 break
-            name = _shorten(str(key), MAX_TEXT)
+            name = self._text(key if isinstance(key, str) else _text_of(key, str))
             found[name] = _REDACTED if is_secret(name) else self.value(value, depth + 1)
         return found
 
     def value(self, value: Any, depth: int) -> Any:
         """``value`` as JSON-shaped data; what has no such shape becomes its shortened text."""
         self._values_left -= 1
-        if value is None or isinstance(value, str | int | float | bytes | bytearray):
+        if isinstance(value, str):
+            return self._text(value)
+        if value is None or isinstance(value, int | float | bytes | bytearray):
             return _scalar(value)
-        if depth >= MAX_DEPTH:
-            return _text_of(value, repr)
-        if isinstance(value, BaseException):
-            return self._error(value, depth)
-        if isinstance(value, Mapping):
-            return self.mapping(value, depth)
-        if isinstance(value, list | tuple | set | frozenset):
-            return self._items(value, depth)
+        if depth >= self._max_depth or isinstance(value, Iterator):  # an iterator may never end
+            return self._text(_text_of(value, repr))
         try:
+            if isinstance(value, BaseException):
+                return self._error(value, depth)
+            if isinstance(value, Mapping):
+                return self.mapping(value, depth)
+            if isinstance(value, list | tuple | set | frozenset):
+                return self._items(value, depth)
             return self.value(to_jsonable_python(value), depth + 1)
-        except (PydanticSerializationError, ValueError, RecursionError):
-            return _text_of(value, repr)
+        except Exception:  # noqa: BLE001 - what cannot be read must not replace the error it is in
+            return self._text(_text_of(value, repr))
 
     def _items(self, items: Collection[Any], depth: int) -> list[Any]:
         shaped: list[Any] = []
-        for item in islice(items, MAX_ITEMS):
-            if self._values_left <= 0:
+        for item in islice(items, self._max_items):
+            if self._is_spent():
                 break
             shaped.append(self.value(item, depth + 1))
         return shaped if len(shaped) == len(items) else [*shaped, f"… {len(items)} in all"]
@@ -307,14 +336,20 @@ class _Jsonable:
     def _error(self, error: BaseException, depth: int) -> Any:
         if isinstance(error, JidoError):
             return self.mapping(error.to_dict(), depth)
-        return f"{type(error).__name__}: {_text_of(error, str)}"
+        return self._text(f"{type(error).__name__}: {_text_of(error, str)}")
+
+    def _text(self, text: str) -> str:
+        shown = _shorten(str.__str__(text), max(1, min(MAX_TEXT, self._characters_left)))
+        self._characters_left -= len(shown)
+        return shown
+
+    def _is_spent(self) -> bool:
+        return self._values_left <= 0 or self._characters_left <= 0
 
 
-def _scalar(value: str | float | bytes | bytearray | None) -> Any:
+def _scalar(value: float | bytes | bytearray | None) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        return _shorten(str(value), MAX_TEXT)
     if isinstance(value, int):
         if _INT64_MIN <= value <= _UINT64_MAX:
             return int(value)

@@ -1,8 +1,16 @@
 """`AgentHarness`: whole turns of one agent in memory, for unit tests."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+)
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from pydantic_core import from_json
@@ -11,7 +19,9 @@ from jido_cluster.agent import TURN, Agent, assign, spec_of
 from jido_cluster.errors import ActionTimeoutError, AgentNotFoundError, JidoError
 from jido_cluster.exec.action import find_action
 from jido_cluster.exec.instruction import Instruction
+from jido_cluster.exec.options import load_options
 from jido_cluster.ids import check_id, new_id
+from jido_cluster.runtime.flow import Outflow
 from jido_cluster.runtime.turn import (
     CANCEL,
     DELETE,
@@ -25,8 +35,9 @@ from jido_cluster.runtime.turn import (
     run_call,
     run_hook,
     run_signal,
+    run_stream,
 )
-from jido_cluster.signals.handler import declaration_of, name_arguments
+from jido_cluster.signals.handler import Declaration, declaration_of, name_arguments
 from jido_cluster.signals.signal import Signal, from_wire
 
 P = ParamSpec("P")
@@ -111,6 +122,50 @@ class AgentHarness(Generic[A]):
             raise
         return work.load_result(result)
 
+    def stream(
+        self,
+        handler: Callable[Concatenate[A, P], AsyncIterator[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AsyncGenerator[R, None]:
+        """The items of a turn with a stream, as `AgentRef.stream` gives them.
+
+        The turn commits when one more than the last item is asked for; closing it before changes
+        nothing.
+        """
+        declaration = declaration_of(handler)
+        found = self._spec.stream_for(declaration.type)
+        body = found.work.dump_params(name_arguments(declaration, args, kwargs))
+        return self._items(found, body)
+
+    async def _items(self, handler: Declaration, body: bytes) -> AsyncGenerator[Any, None]:
+        read_only = handler.read_only
+        context = self._context(handler.type, body, read_only=read_only)
+        agent = self._spec.load(self._state) if read_only else await self._activate()
+        context.agent = agent
+        items: asyncio.Queue[bytes | None] = asyncio.Queue()
+        outflow = Outflow(items.put_nowait, math.inf)
+        params = handler.work.load_params(body)
+        running = run_stream(handler, agent, params, context, outflow.put)
+        turn = asyncio.create_task(self._bounded(context, running))
+        turn.add_done_callback(lambda _: items.put_nowait(None))
+        count = 0
+        try:
+            while (item := await items.get()) is not None:
+                yield handler.work.load_result(item)
+                count += 1
+                outflow.taken(count)
+            turn.result()
+            if not read_only:
+                self._commit(agent, context)
+        except BaseException:  # a failure, or that the stream was closed
+            turn.cancel()
+            await asyncio.wait((turn,))
+            if not read_only:
+                self._drop()
+            raise
+
     async def deliver(self, signal: Signal, /) -> Any:
         """Run all handlers that match a signal, as one turn.
 
@@ -119,8 +174,6 @@ class AgentHarness(Generic[A]):
         """
         signal = from_wire(encode_signal(signal, None))
         handlers = self._spec.handlers_for(signal.type)
-        if not handlers:
-            self._spec.handler_for(signal.type)
         matches = [(handler, deliver_params(handler, signal)) for handler in handlers]
         agent = await self._activate()
         context = self._context(signal.type, b"{}")
@@ -168,7 +221,10 @@ class AgentHarness(Generic[A]):
         returns: Any = None,
         raises: Exception | None = None,
     ) -> None:
-        """Answer calls of this handler on another agent, made through `ctx.cluster`."""
+        """Answer calls of this handler on another agent, made through `ctx.cluster`.
+
+        Of a stream, `returns` are the items, and `raises` comes after them.
+        """
         type_ = declaration_of(handler).type
         self._binding.answers[check_id(agent_id), type_] = (returns, raises)
 
@@ -201,7 +257,8 @@ class AgentHarness(Generic[A]):
         elif kind == START:
             _, _, action, params, options, _, _, _, _ = effect
             spec = find_action(action)
-            self.started.append(Instruction(spec.target, params=from_json(params), options=options))
+            given, _ = load_options(options)
+            self.started.append(Instruction(spec.target, params=from_json(params), options=given))
         elif kind == CANCEL:
             self.cancelled.append(effect[1])
         elif kind == DELETE:
@@ -266,6 +323,10 @@ class _StubRef:
     async def cast(self, target: Any, /, *_: Any, **__: Any) -> None:
         _answer(self._answers, self.id, target)
 
+    async def stream(self, target: Any, /, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
+        for item in _stubbed_items(self._answers, self.id, target):
+            yield item
+
 
 class _SyncStubCluster:
     def __init__(self, answers: _Answers) -> None:
@@ -282,18 +343,32 @@ class _SyncStubRef(_StubRef):
     def cast(self, target: Any, /, *_: Any, **__: Any) -> None:  # type: ignore[override]
         _answer(self._answers, self.id, target)
 
+    def stream(self, target: Any, /, *_: Any, **__: Any) -> Generator[Any, None, None]:  # type: ignore[override]
+        yield from _stubbed_items(self._answers, self.id, target)
+
 
 def _answer(answers: _Answers, agent_id: str, target: Any) -> Any:
+    returns, raises = _stubbed(answers, agent_id, target)
+    if raises is not None:
+        raise raises
+    return returns
+
+
+def _stubbed_items(answers: _Answers, agent_id: str, target: Any) -> Generator[Any, None, None]:
+    returns, raises = _stubbed(answers, agent_id, target)
+    yield from returns or ()
+    if raises is not None:
+        raise raises
+
+
+def _stubbed(answers: _Answers, agent_id: str, target: Any) -> tuple[Any, Exception | None]:
     type_ = target if isinstance(target, str) else getattr(target, "type", None)
     if type_ is None:
         type_ = declaration_of(target).type
     if (agent_id, type_) not in answers:
         message = f"no stub for {type_!r} of agent {agent_id!r}; use harness.stub(...)"
         raise AgentNotFoundError(message)
-    returns, raises = answers[agent_id, type_]
-    if raises is not None:
-        raise raises
-    return returns
+    return answers[agent_id, type_]
 
 
 __all__ = ["AgentHarness"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -75,6 +76,11 @@ class Portal:
             work.close()
             message = "this connection is closed; connect again"
             raise ClusterUnavailableError(message) from error
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop, without waiting; nothing happens if that is closed."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(function)
 
     def stop(self) -> None:
         """End the thread, if the portal made it; idempotent."""

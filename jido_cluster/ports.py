@@ -5,7 +5,7 @@ what was in flight may have run), and with `PeerTroubleError` when it only could
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from jido_cluster.runtime.view import Member, View
@@ -56,7 +56,13 @@ class Scheduler(Protocol):
 
 
 class WorkerLink(Protocol):
-    """A process of its own for one agent."""
+    """A process of its own for one agent.
+
+    Attributes:
+        is_closed: Whether it was given up, or has to be.
+    """
+
+    is_closed: bool
 
     async def turn(self, request: bytes, timeout: float | None) -> bytes:
         """The outcome of a turn there.
@@ -64,6 +70,15 @@ class WorkerLink(Protocol):
         Raises:
             PeerGoneError: The process died; whether the handler had finished is unknown, but its
                 state was not committed.
+        """
+        ...
+
+    async def stream(
+        self, request: bytes, timeout: float | None, put: Callable[[bytes], Awaitable[None]]
+    ) -> bytes:
+        """As `turn`, for a stream: `put` is awaited with each item, in order.
+
+        Cancelling the awaiting task cancels the handler.
         """
         ...
 

@@ -1,8 +1,8 @@
 """Refs: how an agent is called. `AsyncAgentRef` does the work; `AgentRef` waits for it."""
 
 import concurrent.futures
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from pydantic_core import from_json
 
@@ -10,14 +10,13 @@ from jido_cluster.agent import Agent, Consistency, agent_named
 from jido_cluster.connection import Connection, Target
 from jido_cluster.errors import InvalidInputError
 from jido_cluster.portal import Portal
+from jido_cluster.runtime.link import look
 from jido_cluster.runtime.operations import DELETE, INFO, PASSIVATE, STATE
 from jido_cluster.runtime.turn import Fence
 from jido_cluster.runtime.wire import CALL, CAST
 from jido_cluster.signals.signal import Signal
+from jido_cluster.streams import Stream
 from jido_cluster.types import AgentInfo, Reply
-
-if TYPE_CHECKING:
-    from jido_cluster.runtime.link import Call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -127,7 +126,34 @@ class AsyncAgentRef(Generic[A_co]):
         """
         await self._ready()
         call, _ = self._connection.submit(CAST, self._target, target, args, kwargs)
-        call.add_done_callback(_look)
+        call.add_done_callback(look)
+
+    def stream(
+        self,
+        handler: Callable[Concatenate[A_co, P], AsyncIterator[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AsyncGenerator[R, None]:
+        """The items that a handler yields, as they come; it is asked when the first one is wanted.
+
+        The turn commits when the last item was taken and one more was wanted. Until then, closing
+        the iterator (or dropping it) cancels the turn. The deadline holds for the whole stream, the
+        taker's own time included. The handler runs ahead by at most 64 items.
+
+        Args:
+            handler: An async generator of the agent's type.
+            *args: The handler's parameters.
+            **kwargs: The handler's parameters.
+
+        Raises:
+            InvalidInputError: At once: the parameters do not fit, it is no stream, or this ref has
+                an `op_id`. What follows is raised by the iterator, after the items that came.
+            RejectedError: It did not run.
+            ExecutionError: It ran and failed; the agent's state is unchanged.
+            OutcomeUnknownError: It may have committed: the connection to its host broke.
+        """
+        return Stream(self._connection, self._target, handler, args, kwargs).items()
 
     def options(self, *, timeout: float | None = None, op_id: str | None = None) -> Self:
         """A ref with other options: seconds until the deadline, and the operation's id."""
@@ -278,6 +304,17 @@ class AgentRef(Generic[A_co]):
         """As `AsyncAgentRef.cast`."""
         self._portal.call(self._ref.cast(target, *args, **kwargs))
 
+    def stream(
+        self,
+        handler: Callable[Concatenate[A_co, P], AsyncIterator[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Generator[R, None, None]:
+        """As `AsyncAgentRef.stream`; blocks while it waits for an item."""
+        ref = self._ref
+        return Stream(ref._connection, ref._target, handler, args, kwargs).items_in(self._portal)
+
     def options(self, *, timeout: float | None = None, op_id: str | None = None) -> Self:
         """A ref with other options: seconds until the deadline, and the operation's id."""
         return type(self)(self._ref.options(timeout=timeout, op_id=op_id), self._portal)
@@ -327,12 +364,6 @@ def agent_info(connection: Connection, row: list[Any]) -> AgentInfo:
         version=version,
         is_active=is_active,
     )
-
-
-def _look(call: "Call") -> None:
-    """A cast's failure is nobody's to hear; looking at it keeps asyncio quiet."""
-    if not call.cancelled():
-        call.exception()
 
 
 def _describe(ref: AsyncAgentRef[Any], kind: str = "AsyncAgentRef") -> str:

@@ -11,6 +11,7 @@ from jido_cluster.errors import (
     DeadlineExceededError,
     OutcomeUnknownError,
     StillRunningError,
+    UnavailableError,
 )
 from jido_cluster.exec.action import spec_of
 from jido_cluster.exec.context import current_context
@@ -22,6 +23,7 @@ from jido_cluster.exec.outcome import Outcome, load_outcome
 from jido_cluster.exec.work import Work
 from jido_cluster.ids import new_id
 from jido_cluster.portal import Portal
+from jido_cluster.runtime.link import look
 from jido_cluster.runtime.runs import CANCEL, ENDED, START, WAIT
 from jido_cluster.runtime.turn import needs_to_data
 from jido_cluster.runtime.view import run_id_at, shard_of
@@ -30,6 +32,7 @@ from jido_cluster.runtime.wire import encode_value, pack, unpack
 R_co = TypeVar("R_co", covariant=True)
 
 PATIENCE: Final = 10.0  # seconds of one wait at the run's host
+RESOLUTION: Final = 0.001  # seconds; what is left of a wait may be too little to pass
 REPLY_MARGIN: Final = 5.0  # seconds its answer may take beyond that
 
 
@@ -48,8 +51,10 @@ class AsyncRunRef(Generic[R_co]):
 
     async def status(self) -> RunStatus:
         """How far it is, at once."""
-        status, _ = await self._ask(0.0)
-        return status
+        answer = await self._answer(0.0)
+        if answer is None:
+            raise self._no_answer()
+        return answer[0]
 
     async def wait(self, timeout: float | None = None) -> RunStatus:
         """How far it is, when it has ended or `timeout` seconds have passed."""
@@ -84,6 +89,14 @@ class AsyncRunRef(Generic[R_co]):
         )
         return bool(answer == b"true")
 
+    def _cancel_soon(self) -> None:
+        """As `cancel`, without waiting for the answer."""
+        connection = self._connection
+        if not connection.is_closed:
+            connection.client.submit_to_run(
+                self.run_id, CANCEL, b"", connection.config.call_timeout
+            ).add_done_callback(look)
+
     async def _wait(self, timeout: float | None) -> tuple[RunStatus, bytes]:
         loop = self._connection.client.loop
         context = current_context()
@@ -92,17 +105,34 @@ class AsyncRunRef(Generic[R_co]):
         end = loop.time() + min(limits) if limits else None
         while True:
             left = PATIENCE if end is None else min(end - loop.time(), PATIENCE)
-            status, data = await self._ask(max(left, 0.0))
-            if status in ENDED or (end is not None and loop.time() >= end):
-                return status, data
+            answer = await self._answer(max(left, 0.0))
+            is_last = end is not None and end - loop.time() < RESOLUTION
+            if answer is None and is_last:
+                raise self._no_answer()
+            if answer is not None and (is_last or answer[0] in ENDED):
+                return answer
 
-    async def _ask(self, patience: float) -> tuple[RunStatus, bytes]:
+    def _no_answer(self) -> UnavailableError:
+        message = f"the host that tracks run {self.run_id} does not answer; the run goes on"
+        return UnavailableError(message, retry_after=1.0, run_id=self.run_id)
+
+    async def _answer(self, patience: float) -> tuple[RunStatus, bytes] | None:
+        """Status and outcome after at most `patience` seconds; None when nobody answers.
+
+        Raises:
+            OutcomeUnknownError: Nobody knows the run.
+        """
         self._connection.check_usable()
         try:
             answer = await self._connection.client.submit_to_run(
                 self.run_id, WAIT, pack((patience,)), patience + REPLY_MARGIN
             )
-        except AgentNotFoundError as error:
+        except (AgentNotFoundError, OutcomeUnknownError, DeadlineExceededError) as error:
+            # As a cause: said by the host that has the run's shard since the one we asked died.
+            if not isinstance(error, AgentNotFoundError) and not isinstance(
+                error.__cause__, AgentNotFoundError
+            ):
+                return None  # the question changes nothing, and may be asked again
             message = (
                 f"nobody knows run {self.run_id}: it ended more than 600 s ago, or the process "
                 "that tracked it is gone"
@@ -184,6 +214,9 @@ async def start_run(
     body = spec.dump_params(params)
     data = encode_value(dict(context or {}))
     await connection.prepare(spec.target)
+    fallback = options.get("fallback")
+    if fallback is not None and not isinstance(fallback, str):
+        await connection.prepare(spec_of(fallback).target)
     outer = current_context()
     remaining = outer.remaining() if outer is not None else None
     if remaining is not None and remaining <= 0:
@@ -207,6 +240,20 @@ async def start_run(
     return AsyncRunRef(connection, run_id, spec.work)
 
 
+async def outcome_or_cancel(ref: AsyncRunRef[Any]) -> Outcome[Any]:
+    """The outcome of a run that is cancelled when nobody waits for it any more.
+
+    Raises:
+        StillRunningError: The time of the turn or action that waits is up.
+    """
+    try:
+        return await ref.outcome()
+    except (asyncio.CancelledError, StillRunningError):
+        # Told, not waited for: whoever gave up has no time, and the word is repeated until heard.
+        ref._cancel_soon()
+        raise
+
+
 async def run_many(
     connection: Connection,
     action: Any,
@@ -227,11 +274,7 @@ async def run_many(
     async def one(item: Any) -> Outcome[Any]:
         async with gate:
             ref = await start_run(connection, action, item, context, needs, options)
-            try:
-                outcome = await ref.outcome()
-            except asyncio.CancelledError:
-                await asyncio.shield(asyncio.ensure_future(ref.cancel()))
-                raise
+            outcome = await outcome_or_cancel(ref)
         if progress is not None:
             progress(outcome)
         if on_failure == "raise" and not outcome.ok:

@@ -1,8 +1,10 @@
 """Events of the runtime, for whoever listens.
 
 An event has a name (``jido.exec.stop``), measurements (numbers; durations in seconds) and metadata
-(what it is about: never parameters or results). Listeners are attached by name to exact event
-names and run in the thread that executes the event, so they must be quick.
+(what it is about). Listeners are attached by name to exact event names and run in the thread that
+executes the event, so they must be quick. Parameters and results are in no event but those that
+exist for them, ``jido.exec.params`` and ``jido.exec.result``, which cost nothing until somebody
+attaches to them.
 
 Code on a hot path asks ``if telemetry.LISTENERS:`` before it gathers measurements: with nobody
 listening an event costs that one test.
@@ -13,9 +15,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jido_cluster.errors import ConfigError
+from jido_cluster.errors import ConfigError, redacted
 
-__all__ = ["Listener", "attach", "attach_many", "detach", "execute"]
+__all__ = ["Listener", "attach", "attach_many", "detach", "execute", "redact"]
 
 Listener = Callable[[str, Mapping[str, float], Mapping[str, Any]], None]
 
@@ -73,6 +75,14 @@ def execute(event: str, measurements: Mapping[str, float], metadata: Mapping[str
         except Exception:
             _remove(name, listener)
             _logger.exception("telemetry listener %r failed on %s: detached", name, event)
+
+
+def redact(value: object) -> Any:
+    """The value as JSON-shaped data, fit to be logged: bounded, and without secrets.
+
+    A secret is what stands under a key that says so, as "password", "api_key" or "token".
+    """
+    return redacted(value)
 
 
 def _is_name(event: object) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import copy
+import enum
 import json
 import pickle
 from datetime import UTC, datetime
@@ -199,7 +200,20 @@ def test_a_chain_error_carries_its_inner_error() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["password", "db_password", "apiKey", "API_KEY", "accessToken", "client-secret", "Set-Cookie"],
+    [
+        "password",
+        "db_password",
+        "apiKey",
+        "API_KEY",
+        "accessToken",
+        "client-secret",
+        "Set-Cookie",
+        "Authorization",
+        "x-api-key",
+        "auth",
+        "key",
+        "aws_secret_key",
+    ],
 )
 def test_secrets_are_redacted_by_name(name: str) -> None:
     """A value under such a key does not travel, at any depth."""
@@ -207,7 +221,7 @@ def test_secrets_are_redacted_by_name(name: str) -> None:
     assert "hunter2" not in json.dumps(data)
 
 
-@pytest.mark.parametrize("name", ["author", "session", "tokens_used", "keyboard"])
+@pytest.mark.parametrize("name", ["author", "session", "tokens_used", "keyboard", "routing_key"])
 def test_harmless_names_are_not_redacted(name: str) -> None:
     """Words that merely look alike stay readable."""
     assert JidoError.from_dict({"details": {name: "v"}}).to_dict()["details"] == {name: "v"}
@@ -220,6 +234,29 @@ class Money(BaseModel):
 class Awkward:
     def __repr__(self) -> str:
         raise ValueError("no repr")
+
+    __str__ = __repr__
+
+
+class AwkwardMapping(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+def depth_of(value: Any) -> int:
+    """Levels of containers."""
+    if isinstance(value, dict):
+        return 1 + max(map(depth_of, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(depth_of, value), default=0)
+    return 0
 
 
 @pytest.mark.parametrize(
@@ -234,12 +271,19 @@ class Awkward:
         (ValueError("no"), "ValueError: no"),
         (asyncio.Lock, "<class 'asyncio.locks.Lock'>"),
         (Awkward(), "<Awkward>"),
+        (AwkwardMapping(a=1), "<AwkwardMapping>"),
+        ({Awkward(): 1}, {"<Awkward>": 1}),
+        (Word.YES, "yes"),
+        ((n for n in [1]), "<generator object <genexpr>"),
         ("\ud800", "?"),
     ],
 )
 def test_details_become_json(value: object, shaped: object) -> None:
     """What JSON has no shape for becomes text."""
-    assert ExecutionError("x", value=value).to_dict()["details"] == {"value": shaped}
+    found = ExecutionError("x", value=value).to_dict()["details"]["value"]
+    if isinstance(shaped, str) and " object " in shaped:
+        found = found.partition(" at 0x")[0]  # its address, and nothing of what it yields
+    assert found == shaped
 
 
 _data = st.recursive(
@@ -247,6 +291,49 @@ _data = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+# By index: Hypothesis prints what it samples from, and not everything here can be printed.
+_STRANGE = [Awkward(), AwkwardMapping(), Word.YES, ValueError("no"), OverloadedError("x"), {1}]
+_strange = st.integers(0, len(_STRANGE) - 1).map(lambda index: _STRANGE[index])
+_anything = st.recursive(
+    _scalars | _strange | st.dates() | st.decimals(),
+    lambda inner: (
+        st.lists(inner, max_size=150)
+        | st.tuples(inner, inner)
+        | st.dictionaries(_scalars, inner, max_size=150)
+    ),
+    max_leaves=300,
+)
+
+
+@given(
+    st.sampled_from(CLASSES),
+    st.text(),
+    st.booleans(),
+    st.dictionaries(_scalars, _anything, max_size=150),
+)
+def test_an_error_survives_the_wire_whatever_its_details(
+    error_type: type[JidoError], message: str, retryable: bool, details: dict[Any, Any]
+) -> None:
+    """Its dict is strict JSON within the bounds; kind, message and flag come back from it."""
+    error = error_type(message, retryable=retryable)
+    error.details = details
+    text = json.dumps(error.to_dict(), allow_nan=False)
+    assert len(text) < 500_000
+    back = JidoError.from_dict(json.loads(text))
+    assert (type(back), back.kind, back.retryable) == (error_type, error.kind, retryable)
+    assert back.message == message.encode("utf-8", "replace").decode()[: errors.MAX_MESSAGE]
+    assert depth_of(back.details) <= errors.MAX_DEPTH + 1
+
+
+@given(_anything)
+def test_a_report_of_any_shape_is_read(data: Any) -> None:
+    """What another sender writes is bounded here too, and never raises."""
+    back = JidoError.from_dict({"kind": "execution_error", "message": "m", "details": {"x": data}})
+    assert type(back) is ExecutionError
+    json.dumps(back.details, allow_nan=False)
 
 
 @given(st.dictionaries(st.text(), _data))
@@ -268,6 +355,30 @@ def test_details_are_bounded() -> None:
         cube = [cube] * 100
     error = ExecutionError("m" * 10**6, text="x" * 10**6, endless=endless, wide=wide, cube=cube)
     assert len(json.dumps(error.to_dict())) < 100_000
+
+
+def test_texts_share_one_budget() -> None:
+    """Many long texts stay below the limit of a message, also when JSON escapes each character."""
+    rows = [["\x00" * 10**4] * 100 for _ in range(20)]
+    error = ExecutionError("x", rows=rows)
+    error.details |= {f"k{i}" + "\x00" * 10**4: 1 for i in range(50)}
+    assert len(json.dumps(error.to_dict())) < 500_000
+
+
+def test_what_was_sent_unbounded_is_cut_on_arrival() -> None:
+    """Kind, message, id and details; what `to_dict` has cut arrives as it was sent."""
+    data = {
+        "kind": "k" * 10**6,
+        "message": "m" * 10**6,
+        "error_id": "e" * 10**6,
+        "details": {"many": list(range(10**5)), "password": "hunter2", "text": "x" * 10**6},
+    }
+    back = JidoError.from_dict(data)
+    assert len(json.dumps(back.to_dict())) < 20_000
+    assert back.details["password"] == "[REDACTED]"
+    cut = ExecutionError("x", many=list(range(1000)), wide={str(i): i for i in range(1000)})
+    sent = cut.to_dict()
+    assert JidoError.from_dict(sent).details == sent["details"]
 
 
 def test_details_named_like_parameters_survive() -> None:

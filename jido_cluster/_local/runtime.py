@@ -14,6 +14,7 @@ from jido_cluster._local.clock import VirtualLoop
 from jido_cluster.config import ClusterConfig
 from jido_cluster.errors import InvalidInputError, UsageError
 from jido_cluster.exec.context import ClusterBinding
+from jido_cluster.exec.stream import Put
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.actions import import_modules, run_request
 from jido_cluster.runtime.coordinator import Coordinator
@@ -35,6 +36,7 @@ class LocalNode:
         self.generation = 0
         self.keeper = RosterKeeper()
         self.hosts: dict[str, ShardHost] = {}
+        self.transports: list[LocalTransport] = []  # of its hosts
         self.runs: set[asyncio.Task[Any]] = set()
         self.is_up = False
 
@@ -84,12 +86,14 @@ class LocalRuntime:
         view = self.coordinator.join([self._member(node, count) for node in nodes])
         for node in nodes:
             for address in node.addresses(count):
+                transport = LocalTransport(self)
+                node.transports.append(transport)
                 host = ShardHost(
                     address,
                     node.id,
                     view,
                     config=self.config,
-                    transport=LocalTransport(self),
+                    transport=transport,
                     scheduler=LocalScheduler(self),
                     workers=LocalWorkers(self, node),
                     wall=self.wall,
@@ -168,8 +172,17 @@ class LocalRuntime:
             run.cancel()
         for host in hosts:
             await host.close()
+        self._disconnect(node)
         self.coordinator.leave(node.id)
         self._announce()
+
+    def _disconnect(self, node: LocalNode) -> None:
+        """What the kernel tells the others when the connections of a dead node close."""
+        transports, node.transports = node.transports, []
+        for other in self.nodes.values():
+            for host in other.hosts.values():
+                for transport in transports:
+                    host.disconnected(transport)
 
     async def restart(self, name: str) -> None:
         """Bring a killed node back, empty."""
@@ -227,7 +240,7 @@ class LocalTransport:
         if host is None:
             message = f"host {address} is down"
             raise PeerGoneError(message)
-        answer = await host.frame(frame)
+        answer = await host.frame(frame, self)
         if host.is_closed:
             message = f"host {address} went down before it could answer"
             raise PeerGoneError(message)
@@ -298,18 +311,26 @@ class LocalWorker:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._is_closed = False
+        self.is_closed = False
 
     async def turn(self, request: bytes, timeout: float | None) -> bytes:
         """As the port says."""
-        if self._is_closed:
-            message = "the worker was closed"
-            raise PeerGoneError(message)
+        self._check()
         return await self._worker.turn(unpack(request))
+
+    async def stream(self, request: bytes, timeout: float | None, put: Put) -> bytes:
+        """As the port says."""
+        self._check()
+        return await self._worker.turn(unpack(request), put)
 
     def close(self) -> None:
         """As the port says."""
-        self._is_closed = True
+        self.is_closed = True
+
+    def _check(self) -> None:
+        if self.is_closed:
+            message = "the worker was closed"
+            raise PeerGoneError(message)
 
 
 def check_local(config: ClusterConfig | None) -> ClusterConfig:

@@ -57,20 +57,22 @@ class FrameServer:
         host = self._host
         if await streams.read(reader) != self._actor or host is None:
             return
-        while True:
-            try:
+        try:
+            while True:
                 message = await streams.read(reader)
-            except WireError:
-                return
-            work = self._answer(host, message, writer)
-            task = asyncio.get_running_loop().create_task(work)
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+                work = self._answer(host, message, writer)
+                task = asyncio.get_running_loop().create_task(work)
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+        except WireError:
+            return
+        finally:
+            host.disconnected(writer)
 
     async def _answer(self, host: ShardHost, message: bytes, writer: asyncio.StreamWriter) -> None:
         status = _DONE
         try:
-            body = await host.frame(message[_NUMBER:])
+            body = await host.frame(message[_NUMBER:], writer)
         except PeerTroubleError as error:
             status, body = _OUT_OF_ORDER, str(error).encode()
         except JidoError as error:

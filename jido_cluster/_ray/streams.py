@@ -57,11 +57,31 @@ async def read(reader: asyncio.StreamReader) -> bytes:
         EOFError: The other side closed.
         WireError: It announces too large a message.
     """
+    return await reader.readexactly(await _read_size(reader))
+
+
+async def _read_size(reader: asyncio.StreamReader) -> int:
     (size,) = _HEADER.unpack(await reader.readexactly(_HEADER.size))
     if size > MAX_MESSAGE:
         message = f"a message of {size} bytes was announced, the limit is {MAX_MESSAGE}"
         raise WireError(message)
-    return await reader.readexactly(size)
+    return int(size)
+
+
+class Incoming:
+    """The messages of a connection, for a reader that may be cancelled: nothing is lost by that."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._size: int | None = None  # of the message whose header has been read
+
+    async def read(self) -> bytes:
+        """As `read`."""
+        if self._size is None:
+            self._size = await _read_size(self._reader)
+        message = await self._reader.readexactly(self._size)
+        self._size = None
+        return message
 
 
 def write(writer: asyncio.StreamWriter, data: bytes) -> None:

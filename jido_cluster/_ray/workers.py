@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import ray
@@ -20,13 +20,17 @@ from jido_cluster._ray import process, streams
 from jido_cluster._ray.process import Settings
 from jido_cluster._ray.transport import RayTransport, call
 from jido_cluster.connections import Binding, set_process_binding
+from jido_cluster.errors import JidoError, RunCancelledError
+from jido_cluster.exec.stream import Put
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
-from jido_cluster.runtime.wire import pack, unpack
+from jido_cluster.runtime.flow import CLOSE, TAKEN, Outflow, is_word_due
+from jido_cluster.runtime.wire import encode_error, pack, unpack
 from jido_cluster.runtime.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS: Final = 60.0
+_ITEM: Final = None  # begins a message that is an item of a stream; an answer begins with a bool
 EXIT_SECONDS: Final = 5.0  # how long a worker waits to be killed when its work is done
 MARGIN_SECONDS: Final = 5.0  # past a turn's deadline, until its worker counts as stuck
 
@@ -58,16 +62,46 @@ class AgentWorkerActor:
         process.CODE.take(version, pickles)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        outflow: Outflow | None = None
         try:
             while True:
                 request = unpack(await streams.read(reader))
-                streams.write(writer, await self._worker.turn(request))
-                await writer.drain()
+                if request[0] == "stream":
+                    outflow = self._begin_stream(request, writer)
+                elif outflow is not None and request[0] == TAKEN:
+                    outflow.taken(request[1])
+                elif outflow is not None and request[0] == CLOSE:
+                    outflow.close()
+                else:
+                    streams.write(writer, await self._worker.turn(request))
+                    await writer.drain()
         finally:
             # Its pool, which waits in `watch`, kills the actor, which Ray takes for meant; should
             # that not come, the process ends itself: a stuck handler's thread must not hold it.
             self._ended.set()
             threading.Timer(EXIT_SECONDS, os._exit, (0,)).start()
+
+    def _begin_stream(self, request: list[Any], writer: asyncio.StreamWriter) -> Outflow:
+        """Run a stream beside the reading of what its host tells of it.
+
+        What comes after its answer still finds an outflow, which then does nothing with it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request[3] / 1000
+        outflow = Outflow(lambda item: streams.write(writer, pack((_ITEM, item))), deadline)
+        outflow.task = loop.create_task(self._stream(request, writer, outflow))
+        return outflow
+
+    async def _stream(
+        self, request: list[Any], writer: asyncio.StreamWriter, outflow: Outflow
+    ) -> None:
+        try:
+            answer = await self._worker.turn(request, outflow.put)
+        except asyncio.CancelledError:
+            if not outflow.is_closed:
+                raise
+            answer = pack((False, encode_error(RunCancelledError("the stream was closed"))))
+        streams.write(writer, answer)
 
 
 class Pool:
@@ -180,28 +214,72 @@ class RayWorkerLink:
     """A connection to one worker; answers come in the order of the requests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+        self._incoming = streams.Incoming(reader)
         self._writer = writer
         self._lock = asyncio.Lock()
+        self.is_closed = False
 
     async def turn(self, request: bytes, timeout: float | None) -> bytes:
         """As the port says."""
         async with self._lock:
-            streams.write(self._writer, request)
             try:
-                async with asyncio.timeout(None if timeout is None else timeout + MARGIN_SECONDS):
-                    return await streams.read(self._reader)
-            except TimeoutError as error:
-                self.close()
-                message = "the worker is stuck past the turn's deadline; it was ended"
-                raise PeerGoneError(message) from error
-            except (OSError, EOFError) as error:
-                message = "the worker's process ended"
-                raise PeerGoneError(message) from error
+                return await self._ask(request, timeout, self._incoming.read)
             except asyncio.CancelledError:
                 self.close()  # the answer would be taken for the next turn's
                 raise
 
+    async def stream(self, request: bytes, timeout: float | None, put: Put) -> bytes:
+        """As the port says."""
+        async with self._lock:
+            try:
+                return await self._ask(request, timeout, lambda: self._pass_on(put))
+            except (asyncio.CancelledError, JidoError):  # by whoever waits, or by `put`
+                await self._end_stream()
+                raise
+
+    async def _ask(
+        self, request: bytes, timeout: float | None, answer: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        streams.write(self._writer, request)
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout + MARGIN_SECONDS):
+                return await answer()
+        except JidoError:
+            raise  # of whoever takes the items; some are TimeoutErrors too
+        except TimeoutError as error:
+            self.close()
+            message = "the worker is stuck past the turn's deadline; it was ended"
+            raise PeerGoneError(message) from error
+        except (OSError, EOFError) as error:
+            message = "the worker's process ended"
+            raise PeerGoneError(message) from error
+
+    async def _pass_on(self, put: Put) -> bytes:
+        """Pass items on as fast as they are accepted; the answer that follows them."""
+        count = told = size = 0
+        while True:
+            message = await self._incoming.read()
+            kind, item, *_ = unpack(message)
+            if kind is not _ITEM:
+                return message
+            await put(item)
+            count += 1
+            size += len(item)
+            if is_word_due(count - told, size):
+                streams.write(self._writer, pack((TAKEN, count)))
+                told, size = count, 0
+
+    async def _end_stream(self) -> None:
+        """Have the worker cancel its handler; one that does not answer in time is ended itself."""
+        streams.write(self._writer, pack((CLOSE,)))
+        try:
+            async with asyncio.timeout(MARGIN_SECONDS):
+                while unpack(await self._incoming.read())[0] is _ITEM:
+                    pass
+        except (TimeoutError, OSError, EOFError, asyncio.CancelledError):
+            self.close()
+
     def close(self) -> None:
         """As the port says: the worker ends itself when its connection closes."""
+        self.is_closed = True
         self._writer.close()

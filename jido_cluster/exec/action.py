@@ -32,7 +32,8 @@ from jido_cluster.exec.definition import (
     registered_actions,
 )
 from jido_cluster.exec.needs import Needs
-from jido_cluster.exec.options import RunOptions
+from jido_cluster.exec.options import DEFINITION, RunOptions
+from jido_cluster.exec.process import ProcessWork
 from jido_cluster.exec.signature import JSON_CONFIG, annotations_of
 from jido_cluster.exec.work import Work
 
@@ -48,7 +49,6 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ATTRIBUTE: Final = "__jido_definition__"
 _INPUT_HOOKS: Final = ("on_before_validate", "on_after_validate")
 _RESULT_HOOKS: Final = ("on_before_result", "on_after_run")
 
@@ -75,6 +75,10 @@ class Action:
     `run`'s annotation counts, and without that the mapping is passed as given. `run` may be
     ``async def``; a plain one runs in a thread. Each run has an instance of its own, which the
     hooks share. Hooks may be ``async def`` where `run` is; input hooks and `on_error` always.
+
+    With ``executor="process"``, `run` and the result hooks run in a worker process, on an instance
+    of their own: killed at the timeout, the deadline or cancellation, with every process they have
+    started. Parameters, context data and result travel as JSON.
     """
 
     def __init_subclass__(
@@ -109,7 +113,7 @@ class Action:
         is_bare = definition == define(cls, **_NO_KEYWORDS)
         if _is_base(cls, is_bare=is_bare):
             return
-        setattr(cls, _ATTRIBUTE, definition)
+        setattr(cls, DEFINITION, definition)
         register_action(cls)
 
     def run(self, params: Any, ctx: Context, /) -> Any:
@@ -171,7 +175,7 @@ def action(
             needs=needs,
             options=options,
         )
-        setattr(function, _ATTRIBUTE, definition)
+        setattr(function, DEFINITION, definition)
         _add(_compile_function(function, definition, localns))
         return function
 
@@ -184,7 +188,7 @@ def register_action(target: Any) -> ActionSpec:
     Raises:
         ConfigError: It is no action, or another one has its name.
     """
-    definition = vars(target).get(_ATTRIBUTE) if hasattr(target, "__dict__") else None
+    definition = vars(target).get(DEFINITION) if hasattr(target, "__dict__") else None
     if definition is None:
         raise ConfigError(
             f"{_shown(target)} is no action: subclass Action with a run method, or decorate a "
@@ -209,7 +213,7 @@ def spec_of(target: Any) -> ActionSpec:
         spec = _SPECS.get(target)
     except TypeError:  # not hashable: no action either
         spec = None
-    if spec is not None and vars(target).get(_ATTRIBUTE) is spec.definition:
+    if spec is not None and vars(target).get(DEFINITION) is spec.definition:
         # Otherwise the class arrived by value and got its definition after it had been made.
         return spec
     return find_action(target) if isinstance(target, str) else register_action(target)
@@ -242,13 +246,15 @@ def _is_base(cls: type[Action], *, is_bare: bool) -> bool:
 def _compile_function(
     function: Callable[..., Any], definition: Definition, localns: Mapping[str, Any] | None
 ) -> ActionSpec:
-    work = Work.from_signature(
+    work = _kind_of(definition).from_signature(
         function,
         name=definition.name,
         version=definition.version,
         with_context=True,
         localns=localns,
     )
+    if isinstance(work, ProcessWork):
+        work.module = function.__module__
     return ActionSpec(function, definition, work, output=work.check_result)
 
 
@@ -261,20 +267,24 @@ def _compile_class(cls: type[Action], definition: Definition) -> ActionSpec:
     params_name = list(inspect.signature(run).parameters)[1]
     params = _params_model(cls, hints.get(params_name), owner)
     result = _nested_model(cls, "Result", owner) or hints.get("return", Any)
-    work = Work.from_model(
+    kind = _kind_of(definition)
+    work = kind.from_model(
         run, name=definition.name, version=definition.version, params=params, result=result
     )
     output: Callable[[Any], Any] | None = work.check_result
     hooks = [hook for hook in _RESULT_HOOKS if getattr(cls, hook) is not getattr(Action, hook)]
     if hooks:
+        is_async = inspect.iscoroutinefunction(run)
         for hook in hooks:
-            if inspect.iscoroutinefunction(getattr(cls, hook)) and not work.is_async:
+            if inspect.iscoroutinefunction(getattr(cls, hook)) and not is_async:
                 raise ConfigError(f"{owner}: {hook} is async, so run must be async too")
-        wrapped = _with_result_hooks(run, work.check_result, is_async=work.is_async)
-        work = Work.from_model(
+        wrapped = _with_result_hooks(run, work.check_result, is_async=is_async)
+        work = kind.from_model(
             wrapped, name=definition.name, version=definition.version, params=params, result=result
         )
         output = None
+    if isinstance(work, ProcessWork):
+        work.module = cls.__module__
     compensation = None
     if cls.on_error is not Action.on_error:
         compensation = Work.from_model(
@@ -290,10 +300,15 @@ def _compile_class(cls: type[Action], definition: Definition) -> ActionSpec:
         work,
         compensation=compensation,
         output=output,
+        params_model=params,
         checks_input_by_hooks=any(
             getattr(cls, hook) is not getattr(Action, hook) for hook in _INPUT_HOOKS
         ),
     )
+
+
+def _kind_of(definition: Definition) -> type[Work]:
+    return ProcessWork if definition.executor == "process" else Work
 
 
 def _with_result_hooks(

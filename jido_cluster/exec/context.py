@@ -10,15 +10,21 @@ import time
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from jido_cluster.errors import UsageError
+from jido_cluster.exec.budget import RetryBudget
 from jido_cluster.ids import new_id
+
+if TYPE_CHECKING:
+    from jido_cluster.exec.resource import Resource, Use
 
 __all__ = ["ClusterBinding", "Context", "current_context"]
 
+T = TypeVar("T")
+
 # https://www.w3.org/TR/trace-context/: version, trace id, span id, flags; all-zero ids are invalid.
-_is_traceparent = re.compile(
+is_traceparent = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 ).fullmatch
 
@@ -47,9 +53,21 @@ class Context(Mapping[str, Any]):
         clock: What `deadline` is measured on, in seconds.
         deadline: When the time is up, on `clock`; None for no limit. It caps everything this
             context is handed to, and only ever moves closer.
+        budget: Retries that this run and all below it may still make; None when no run above this
+            one may retry.
     """
 
-    __slots__ = ("_cluster", "_parent", "_run_id", "_span", "attempt", "clock", "data", "deadline")
+    __slots__ = (
+        "_cluster",
+        "_parent",
+        "_run_id",
+        "_span",
+        "attempt",
+        "budget",
+        "clock",
+        "data",
+        "deadline",
+    )
 
     def __init__(
         self,
@@ -61,12 +79,14 @@ class Context(Mapping[str, Any]):
         deadline: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         cluster: ClusterBinding | None = None,
+        budget: RetryBudget | None = None,
     ) -> None:
         """Takes the caller's span as ``trace``: a W3C traceparent, or the caller's context."""
         self.data = data
         self.attempt = attempt
         self.clock = clock
         self.deadline = deadline
+        self.budget = budget
         self._run_id = run_id
         self._parent = trace
         self._span = ""
@@ -100,8 +120,7 @@ class Context(Mapping[str, Any]):
         if not self._span:
             parent = self._parent
             outer = parent.trace if isinstance(parent, Context) else parent
-            self._span = _child_of(outer)
-            self._parent = None
+            self.adopt(_child_of(outer), outer)
         return self._span
 
     def remaining(self) -> float | None:
@@ -134,6 +153,30 @@ class Context(Mapping[str, Any]):
             )
         return self._binding().sync_view()
 
+    def use(self, resource: "Resource[T]", /) -> "Use[T]":
+        """A resource of this process, for one block: `with` in sync code, else `async with`.
+
+        Raises:
+            UsageError: ``resource`` is none.
+        """
+        from jido_cluster.exec.resource import Resource, Use
+
+        if not isinstance(resource, Resource):
+            raise UsageError(f"ctx.use takes a Resource(name, open), not {resource!r}")
+        return Use(resource, self)
+
+    def caller_trace(self) -> str | None:
+        """The traceparent of whoever started this run, for all its attempts; None if nobody did."""
+        parent = self._parent
+        if not isinstance(parent, Context):
+            return parent
+        return parent.caller_trace() if parent.run_id == self.run_id else parent.trace
+
+    def adopt(self, span: str, caller: str | None) -> None:
+        """Takes a span that somebody else has begun for this run, as a child of ``caller``."""
+        self._span = span
+        self._parent = caller  # not the caller's context, which this one would keep alive
+
     def narrow(self, deadline: float) -> None:
         """Moves the deadline closer; one that is closer already stays."""
         if self.deadline is None or deadline < self.deadline:
@@ -149,6 +192,7 @@ class Context(Mapping[str, Any]):
             deadline=deadline,
             clock=self.clock,
             cluster=self._cluster,
+            budget=self.budget,
         )
 
     def for_run(self, data: Mapping[str, Any] | None) -> "Context":
@@ -160,6 +204,7 @@ class Context(Mapping[str, Any]):
             deadline=self.deadline,
             clock=self.clock,
             cluster=self._cluster,
+            budget=self.budget,
         )
 
     def _binding(self) -> ClusterBinding:
@@ -184,6 +229,6 @@ def current_context() -> Context | None:
 def _child_of(traceparent: str | None) -> str:
     # Span ids are no secrets: the fast generator will do.
     span = f"{random.getrandbits(64) or 1:016x}"
-    if traceparent is not None and _is_traceparent(traceparent):
+    if traceparent is not None and is_traceparent(traceparent):
         return f"{traceparent[:35]}-{span}-{traceparent[53:55]}"
     return f"00-{random.getrandbits(128) or 1:032x}-{span}-01"

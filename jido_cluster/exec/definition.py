@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from jido_cluster.errors import ConfigError, NotRegisteredError
+from jido_cluster.exec import options as run_options
 from jido_cluster.exec.failures import invalid_input
 from jido_cluster.exec.needs import Needs
 from jido_cluster.exec.options import ResolvedOptions, RunOptions, check_options, nearest, resolve
@@ -31,6 +32,7 @@ OWN_KEYWORDS: Final = (
     "executor",
     "needs",
 )
+EXECUTORS: Final = ("auto", "process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,10 @@ def define(
         name = f"{target.__module__}.{target.__qualname__}"
     else:
         _check_name(name, owner)
-    if executor != "auto":
-        raise ConfigError(f"{owner}: executor={executor!r} is not available; use 'auto'")
+    if executor not in EXECUTORS:
+        raise ConfigError(f"{owner}: executor={executor!r}: it must be one of {EXECUTORS}")
+    if executor == "process":
+        _check_importable(target, owner)
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in tags):
         raise ConfigError(f"{owner}: tags={tags!r}: it must be a list of texts")
     if not isinstance(version, str) or not version:
@@ -87,7 +91,7 @@ def define(
         category=category,
         tags=tuple(tags),
         version=version,
-        executor="auto",
+        executor=executor,
         needs=needs,
         options=check_options(options, owner=owner),
     )
@@ -101,15 +105,19 @@ class ActionSpec:
         definition: What its author said.
         name: Its name on the wire; also `version`, `description`, `category`, `tags`, `needs` and
             `executor` stand here as in the definition.
-        options: The author's run options, with defaults.
+        options: The author's run options; the process's configuration and the defaults where
+            the author is silent.
         work: The code and its validators.
         compensation: `on_error`, where the class has one.
         output: Applied to the result of each attempt.
+        params_model: What a class takes its parameters as; None for any mapping, and of functions.
         is_class: Whether each run makes an instance, which its hooks share.
         checks_input_by_hooks: Whether `on_before_validate` or `on_after_validate` are there.
     """
 
     __slots__ = (
+        "_configured",
+        "_options",
         "category",
         "checks_input_by_hooks",
         "compensation",
@@ -119,8 +127,8 @@ class ActionSpec:
         "is_class",
         "name",
         "needs",
-        "options",
         "output",
+        "params_model",
         "tags",
         "target",
         "version",
@@ -135,6 +143,7 @@ class ActionSpec:
         *,
         compensation: Work | None = None,
         output: Callable[[Any], Any] | None = None,
+        params_model: type[BaseModel] | None = None,
         checks_input_by_hooks: bool = False,
     ) -> None:
         self.target = target
@@ -146,15 +155,26 @@ class ActionSpec:
         self.tags = definition.tags
         self.executor = definition.executor
         self.needs = definition.needs
-        self.options: ResolvedOptions = resolve({}, definition.options, {})
+        self._configured: RunOptions | None = None
+        self._options = run_options.DEFAULTS
         self.work = work
         self.compensation = compensation
         self.output = output
+        self.params_model = params_model
         self.is_class = isinstance(target, type)
         self.checks_input_by_hooks = checks_input_by_hooks
 
     def __repr__(self) -> str:
         return f"<ActionSpec {self.name} version={self.version}>"
+
+    @property
+    def options(self) -> ResolvedOptions:
+        """How to run it, when the call says nothing."""
+        configured = run_options.CONFIGURED
+        if self._configured is not configured:
+            self._options = resolve(configured, self.definition.options, {})
+            self._configured = configured
+        return self._options
 
     def input_schema(self) -> dict[str, Any]:
         """JSON schema of the parameters."""
@@ -264,6 +284,20 @@ async def _if_awaitable(value: Any) -> Any:
 
 def _home(target: Any) -> str:
     return f"{target.__module__}.{target.__qualname__}"
+
+
+def _check_importable(target: Any, owner: str) -> None:
+    """A worker process finds an action by importing its module."""
+    if target.__module__ == "__main__":
+        raise ConfigError(
+            f"{owner}: executor='process' needs a module that worker processes can import, which "
+            f"__main__ is not: move the action to a module of its own"
+        )
+    if "<locals>" in target.__qualname__:
+        raise ConfigError(
+            f"{owner}: executor='process' needs an action that importing {target.__module__} "
+            f"defines: move it out of the function it is in"
+        )
 
 
 def _check_name(name: object, owner: str) -> None:

@@ -174,3 +174,9 @@ def never_started(error: E) -> E:
 def has_started(error: JidoError) -> bool:
     """False for errors marked by `never_started`."""
     return not getattr(error, _NEVER_STARTED, False)
+
+
+def arrived(error: E) -> E:
+    """The error itself, without the mark: whoever awaited the refused work has itself begun."""
+    vars(error).pop(_NEVER_STARTED, None)
+    return error

@@ -4,11 +4,28 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, TypedDict, Unpack, cast
 
 from jido_cluster.errors import ConfigError, JidoError
+from jido_cluster.exec.breaker import Breaker, breaker_of
+from jido_cluster.exec.budget import RetryBudget
+from jido_cluster.exec.context import current_context
+from jido_cluster.ids import check_id
 
-__all__ = ["ResolvedOptions", "RunOptions", "check_options", "dump_options", "nearest", "resolve"]
+__all__ = [
+    "ResolvedOptions",
+    "RunOptions",
+    "action_name",
+    "check_options",
+    "configure",
+    "dump_options",
+    "load_options",
+    "nearest",
+    "resolve",
+]
+
+# The attribute of a class or function that says it is an action: what its author said of it.
+DEFINITION: Final = "__jido_definition__"
 
 
 class RunOptions(TypedDict, total=False):
@@ -21,6 +38,8 @@ class RunOptions(TypedDict, total=False):
     retry_jitter: float
     retry_max_delay: float
     retry_on: tuple[type[Exception], ...]
+    fallback: Any
+    breaker: Breaker | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,9 @@ class ResolvedOptions:
             that failed together retry together.
         retry_max_delay: Seconds no delay (before jitter) exceeds, >= 0.
         retry_on: Exceptions to retry besides the transient ones of `jido_cluster.exec.retry`.
+        fallback: The action that runs, with the same parameters and context, when this one has
+            failed for good: its class, function or registered name; None for none.
+        breaker: What each attempt must be admitted by; None for nothing.
     """
 
     timeout: float | None = 30.0
@@ -46,6 +68,25 @@ class ResolvedOptions:
     retry_jitter: float = 0.1
     retry_max_delay: float = 30.0
     retry_on: tuple[type[Exception], ...] = ()
+    fallback: Any = None
+    breaker: Breaker | None = None
+
+
+def action_name(target: object) -> str | None:
+    """The registered name of an action, from its class or function, or the name; None if none."""
+    if isinstance(target, str):
+        return target
+    definition = vars(target).get(DEFINITION) if hasattr(target, "__dict__") else None
+    return None if definition is None else cast("str", definition.name)
+
+
+def _is_action(value: object) -> bool:
+    if not isinstance(value, str):
+        return action_name(value) is not None
+    try:
+        return bool(check_id(value))
+    except ValueError:
+        return False
 
 
 def _is_number(value: object) -> bool:
@@ -77,10 +118,19 @@ _RULES: Final[Mapping[str, _Rule]] = {
         _is_exceptions,
         "a tuple of exception types (errors of jido_cluster carry their own `retryable`)",
     ),
+    "fallback": (
+        lambda value: value is None or _is_action(value),
+        "an action: a subclass of Action, a function with @action, or the name of one; or None",
+    ),
+    "breaker": (
+        lambda value: value is None or isinstance(value, Breaker),
+        "a Breaker(name), or None",
+    ),
 }
 OPTION_NAMES: Final = tuple(_RULES)
 
-_DEFAULTS: Final = ResolvedOptions()
+DEFAULTS: Final = ResolvedOptions()
+_BUDGET: Final = "budget"  # no option, but beside them on the wire: what may still be retried
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -108,7 +158,9 @@ def check_options(options: Mapping[str, Any], *, owner: str = "run options") -> 
 
 
 def dump_options(options: RunOptions) -> dict[str, Any]:
-    """The options as plain data for another process.
+    """The options as plain data for another process, with what is left of the retry budget here.
+
+    A fallback travels by its registered name, a breaker by name and settings.
 
     Raises:
         ConfigError: `retry_on` is among them: exception types do not travel.
@@ -117,7 +169,48 @@ def dump_options(options: RunOptions) -> dict[str, Any]:
         raise ConfigError(
             "retry_on cannot be sent to another node: declare it on the action", option="retry_on"
         )
-    return {name: value for name, value in options.items() if name != "retry_on"}
+    data: dict[str, Any] = {name: value for name, value in options.items() if name != "retry_on"}
+    if "fallback" in data:
+        data["fallback"] = action_name(data["fallback"])
+    breaker = data.get("breaker")
+    if breaker is not None:
+        data["breaker"] = [breaker.name, breaker.failures, breaker.reset]
+    outer = current_context()
+    if outer is not None and outer.budget is not None:
+        data[_BUDGET] = outer.budget.left
+    return data
+
+
+def load_options(data: Mapping[str, Any]) -> tuple[RunOptions, RetryBudget | None]:
+    """The options of `dump_options`, checked, and the retry budget that came with them.
+
+    Raises:
+        ConfigError: As `check_options`.
+    """
+    options = dict(data)
+    retries = options.pop(_BUDGET, None)
+    breaker = options.get("breaker")
+    if breaker is not None:
+        options["breaker"] = breaker_of(*breaker)
+    return check_options(options), None if retries is None else RetryBudget(retries)
+
+
+# Options of this process. Replaced as a whole and never changed in place; read it as an attribute
+# of the module.
+CONFIGURED: RunOptions = {}
+
+
+def configure(**options: Unpack[RunOptions]) -> None:
+    """From now on these are the options of all runs in this process that say nothing else.
+
+    What an action declares wins over them, and what a call gives over both. A second call replaces
+    the first: ``configure()`` brings the defaults back.
+
+    Raises:
+        ConfigError: An unknown name or an ill value; nothing changed.
+    """
+    global CONFIGURED  # noqa: PLW0603 - one configuration per process is the point
+    CONFIGURED = check_options(options, owner="configuration")
 
 
 def resolve(
@@ -128,7 +221,7 @@ def resolve(
     Raises:
         ConfigError: As `check_options`.
     """
-    resolved = _DEFAULTS
+    resolved = DEFAULTS
     for options, owner in ((config, "configuration"), (action, "action"), (call, "run options")):
         if options:
             resolved = replace(resolved, **check_options(options, owner=owner))

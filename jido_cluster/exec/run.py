@@ -10,8 +10,9 @@ from pydantic_core import from_json
 from jido_cluster.errors import InvalidInputError, UsageError
 from jido_cluster.exec.action import find_action, spec_of
 from jido_cluster.exec.context import ClusterBinding, Context
+from jido_cluster.exec.events import NO_META
 from jido_cluster.exec.handle import Handle, RunStatus
-from jido_cluster.exec.options import RunOptions
+from jido_cluster.exec.options import RunOptions, load_options
 from jido_cluster.exec.outcome import Outcome
 from jido_cluster.exec.runner import context_of, options_of, outcome_of, run_spec
 from jido_cluster.exec.work import Work
@@ -73,19 +74,21 @@ async def run(
 ) -> Any:
     """Runs an action and returns its result.
 
-    Inside another run it inherits that one's deadline, trace and cluster.
+    Inside another run it inherits that one's deadline, retry budget, trace and cluster.
 
     Args:
         action: An `Action` class, or a function with `@action`.
         params: The action's parameters: its model, or a mapping that is checked against it.
         context: Data for `ctx`; shared, not copied.
-        **options: Time limit of each attempt, and retries; nearest wins: these, then the action's.
+        **options: Time limit of each attempt, retries, fallback and breaker; nearest wins: these,
+            then the action's.
 
     Raises:
         InvalidInputError: ``params`` do not fit; nothing ran.
         ConfigError: ``action`` is none, or an option is unknown or ill; nothing ran.
         ExecutionError: The last attempt failed; any further `JidoError` it raised comes as it is.
         ActionTimeoutError: The last attempt ran out of time.
+        CircuitOpenError: The breaker admitted no attempt; nothing ran.
     """
     spec = spec_of(action)
     return await run_spec(spec, params, context_of(context), options_of(spec, options))
@@ -200,7 +203,7 @@ async def run_named(
         name: The action's registered name.
         params: Its parameters, a JSON object; empty for none.
         context: Data for `ctx`, a JSON object; None for none.
-        options: Run options as plain data.
+        options: Run options as plain data, as `dump_options` makes them.
         run_id: Names the run; empty for a new id.
         tag: Comes back in the outcome.
         node: Name of this node, for the outcome.
@@ -218,26 +221,24 @@ async def run_named(
         deadline=None if remaining is None else time.monotonic() + remaining,
         cluster=cluster,
     )
-    return await outcome_of(
-        _run_named(name, params, context, options, own), own, tag=tag, node=node
-    )
+    running = _run_named(name, params, context, options, own, node)
+    return await outcome_of(running, own, tag=tag, node=node)
 
 
 async def _run_named(
-    name: str, params: bytes, data: bytes | None, options: Mapping[str, Any], context: Context
+    name: str,
+    params: bytes,
+    data: bytes | None,
+    options: Mapping[str, Any],
+    context: Context,
+    node: str | None,
 ) -> Any:
     spec = find_action(name)
-    resolved = options_of(spec, options)
+    given, context.budget = load_options(options)
+    resolved = options_of(spec, given)
     context.data = _object(data)
-    result = await run_spec(
-        spec,
-        params,
-        context,
-        resolved,
-        load=spec.load_arguments,
-        output=spec.work.dump_result,
-    )
-    return from_json(result)
+    meta = NO_META if node is None else {"node": node}
+    return from_json(await run_spec(spec, params, context, resolved, as_json=True, meta=meta))
 
 
 def _object(data: bytes | None) -> Mapping[str, Any]:

@@ -1,20 +1,33 @@
 """From a specification and what a caller gave to a run: arguments, context, options, outcome."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final, cast
 
-from jido_cluster.errors import InvalidInputError, JidoError
+from pydantic import BaseModel
+
+from jido_cluster.errors import (
+    ConfigError,
+    FencedError,
+    InvalidInputError,
+    JidoError,
+    RejectedError,
+    RunCancelledError,
+    UsageError,
+)
+from jido_cluster.exec.action import spec_of
 from jido_cluster.exec.context import CURRENT, Context
 from jido_cluster.exec.definition import ActionSpec
-from jido_cluster.exec.engine import execute, tell_rejected
+from jido_cluster.exec.engine import execute
+from jido_cluster.exec.events import NO_META, tell_rejected
 from jido_cluster.exec.failures import wrap
-from jido_cluster.exec.options import ResolvedOptions, check_options
+from jido_cluster.exec.options import ResolvedOptions, action_name, check_options
 from jido_cluster.exec.outcome import Outcome
 
 __all__ = ["context_of", "options_of", "outcome_of", "run_spec"]
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+# Failures that no other action mends.
+_FINAL: Final = (InvalidInputError, ConfigError, UsageError, RunCancelledError, FencedError)
 
 
 def context_of(data: Mapping[str, Any] | None) -> Context:
@@ -42,37 +55,127 @@ def options_of(spec: ActionSpec, options: Mapping[str, Any]) -> ResolvedOptions:
     return replace(spec.options, **check_options(options)) if options else spec.options
 
 
-async def run_spec(
+def run_spec(
     spec: ActionSpec,
     params: Any,
     context: Context,
     options: ResolvedOptions,
     *,
-    load: Callable[[Any], Coroutine[Any, Any, Arguments]] | None = None,
-    output: Callable[[Any], Any] | None = None,
-) -> Any:
-    """Checks the parameters, once, and runs the action.
+    as_json: bool = False,
+    meta: Mapping[str, Any] = NO_META,
+) -> Coroutine[Any, Any, Any]:
+    """Checks the parameters, once, and runs the action; then its fallback, if it failed for good.
 
     Args:
         spec: The action.
-        params: Whatever ``load`` takes.
+        params: A model, a mapping, or None; JSON bytes when ``as_json``.
         context: The context of the run.
         options: How to run it.
-        load: Makes checked arguments; None for the action's `ActionSpec.arguments`.
-        output: Applied to the result in place of the action's own check.
+        as_json: Give the result as JSON bytes, too.
+        meta: More metadata for telemetry (the node, say).
 
     Raises:
         JidoError: As `jido_cluster.exec.engine.execute`, or the parameters do not fit.
     """
+    # No coroutine of its own: on the way of every run that would cost time.
+    run = _run if options.fallback is None else _run_with_fallback
+    return run(spec, params, context, options, as_json, meta)
+
+
+async def _run_with_fallback(
+    spec: ActionSpec,
+    params: Any,
+    context: Context,
+    options: ResolvedOptions,
+    as_json: bool,
+    meta: Mapping[str, Any],
+) -> Any:
+    limits = context.deadline, context.budget
     try:
-        args, kwargs = await (spec.arguments if load is None else load)(params)
+        return await _run(spec, params, context, options, as_json, meta)
     except JidoError as error:
-        tell_rejected(spec.work, context, error)
+        context.deadline, context.budget = limits
+        if not may_fall_back(error, context):
+            raise
+        failure = error
+    return await _fall_back(spec, failure, options, params, context, as_json, meta)
+
+
+def may_fall_back(error: JidoError, context: Context) -> bool:
+    """Whether a fallback may make good what a run failed with.
+
+    Not what the caller or author has to mend, not what was asked for, not a right that is lost; and
+    not when the deadline has passed.
+    """
+    return not isinstance(error, _FINAL) and context.remaining() != 0.0
+
+
+async def _fall_back(
+    spec: ActionSpec,
+    failure: JidoError,
+    options: ResolvedOptions,
+    params: Any,
+    context: Context,
+    as_json: bool,
+    meta: Mapping[str, Any],
+) -> Any:
+    """The result of the fallback; of its own fallback when it fails in turn, and so on.
+
+    One that fails has the failure before it in its details and, when it has no other, as its cause.
+    One that did not even begin leaves that failure as it is, and is told of in its details.
+    """
+    tried = {spec.name}
+    while True:
+        told = {**meta, "fallback_of": spec.name}
+        own = context.for_attempt(0, context.deadline)
+        tried.add(cast("str", action_name(options.fallback)))
+        try:
+            spec = spec_of(options.fallback)
+            options = spec.options
+            given = params if as_json else _plain(params, spec)
+            return await _run(spec, given, own, options, as_json, told)
+        except JidoError as error:
+            latest = error
+        if isinstance(latest, RejectedError | ConfigError):
+            failure.details["fallback_error"] = latest.to_dict()
+        else:
+            latest.details["fallback_of"] = failure.to_dict()
+            if latest.__cause__ is None:
+                latest.__cause__ = failure
+            failure = latest
+        following = action_name(options.fallback)
+        if following is None or following in tried or not may_fall_back(latest, context):
+            try:
+                raise failure
+            finally:
+                del failure, latest  # their tracebacks hold this frame, which would hold them
+
+
+def _plain(params: Any, spec: ActionSpec) -> Any:
+    """The parameters for another action: of a model that is not its own, what was set."""
+    model = spec.params_model
+    if not isinstance(params, BaseModel) or (model is not None and isinstance(params, model)):
+        return params
+    return params.model_dump(by_alias=True, exclude_unset=True)
+
+
+async def _run(
+    spec: ActionSpec,
+    params: Any,
+    context: Context,
+    options: ResolvedOptions,
+    as_json: bool,
+    meta: Mapping[str, Any],
+) -> Any:
+    try:
+        args, kwargs = await (spec.load_arguments if as_json else spec.arguments)(params)
+    except JidoError as error:
+        tell_rejected(spec.work, context, error, meta)
         raise
     except Exception as error:
         # A hook or the constructor of the action; nothing ran that would need compensation.
         wrapped = wrap(spec.name, error, retryable=False)
-        tell_rejected(spec.work, context, wrapped)
+        tell_rejected(spec.work, context, wrapped, meta)
         raise wrapped from error
     return await execute(
         spec.work,
@@ -80,8 +183,9 @@ async def run_spec(
         kwargs,
         context,
         options,
-        output=spec.output if output is None else output,
+        output=spec.work.dump_result if as_json else spec.output,
         compensation=spec.compensation,
+        meta=meta,
     )
 
 

@@ -6,7 +6,7 @@ say its type. Defaults stay with the function: what is absent from the object is
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NotRequired, Required
 
@@ -29,7 +29,8 @@ class Signature:
         has_extra: Whether there is a ``**`` parameter.
         extra: Annotation of the ``**`` parameter.
         context_name: The parameter that takes the `Context`; None when there is none.
-        result: Annotation of the result; Any when there is none.
+        result: Annotation of the result, or of each item of a stream; Any when there is none.
+        is_stream: Whether the function is an async generator.
     """
 
     types: Mapping[str, Any]
@@ -38,6 +39,7 @@ class Signature:
     extra: Any = None
     context_name: str | None = None
     result: Any = Any
+    is_stream: bool = False
 
 
 def read_signature(
@@ -46,6 +48,7 @@ def read_signature(
     *,
     skip_first: bool,
     with_context: bool,
+    may_stream: bool,
     localns: Mapping[str, Any] | None,
 ) -> Signature:
     """The signature of an action function or a handler.
@@ -54,7 +57,7 @@ def read_signature(
         ConfigError: A parameter cannot be given by name or has no type, or an annotation does not
             resolve; names the function and the parameter.
     """
-    _refuse_generators(function, name)
+    is_stream = _is_stream(function, name, may_stream=may_stream)
     hints = annotations_of(function, name, localns)
     types: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
@@ -76,7 +79,9 @@ def read_signature(
             if parameter.default is not inspect.Parameter.empty:
                 defaults[parameter.name] = _default(parameter, name)
     result = hints.get("return", Any)
-    return Signature(types, defaults, has_extra, extra, context_name, result)
+    if is_stream:
+        result = _item_type(result, name)
+    return Signature(types, defaults, has_extra, extra, context_name, result, is_stream)
 
 
 def annotations_of(
@@ -146,11 +151,28 @@ def _default(parameter: inspect.Parameter, name: str) -> Any:
     return parameter.default
 
 
-def _refuse_generators(function: Callable[..., Any], name: str) -> None:
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+def _is_stream(function: Callable[..., Any], name: str, *, may_stream: bool) -> bool:
+    is_stream = inspect.isasyncgenfunction(function)
+    if inspect.isgeneratorfunction(function) or (is_stream and not may_stream):
+        remedy = "make it an `async def` that yields, or return" if may_stream else "return"
         raise ConfigError(
-            f"{name}: {_qualname(function)}() is a generator; return its values as one result"
+            f"{name}: {_qualname(function)}() is a generator; {remedy} its values as one result"
         )
+    return is_stream
+
+
+def _item_type(annotation: Any, name: str) -> Any:
+    if annotation is Any:
+        return Any
+    if (typing.get_origin(annotation) or annotation) not in _STREAMS:
+        raise ConfigError(
+            f"{name}: it yields, so its result is AsyncIterator[...] of what it yields, not "
+            f"{annotation!r}"
+        )
+    return (*typing.get_args(annotation), Any)[0]
+
+
+_STREAMS: Final = (AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
 def _qualname(function: Callable[..., Any]) -> str:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from enum import Enum
 from queue import SimpleQueue
@@ -122,6 +122,7 @@ class ThreadPool:
         limit: float | None,
         deadline: float | None,
         clock: Callable[[], float],
+        told: MutableMapping[str, float] | None = None,
     ) -> Any:
         """The result of ``function()``, run in a thread; what it raises is raised here.
 
@@ -130,6 +131,7 @@ class ThreadPool:
             limit: Seconds it may run, from the moment a thread takes it; None for no limit.
             deadline: When it must have ended, on ``clock``, waiting for a thread included.
             clock: Seconds; may be called in the thread.
+            told: Gets ``queue``, the seconds it waited for a thread.
 
         Raises:
             OutOfTime: It ran and did not end in time.
@@ -137,6 +139,7 @@ class ThreadPool:
             OverloadedError: Too many calls are stuck or queued: it never ran.
         """
         job = _Job(function, clock)
+        asked = 0.0 if told is None else clock()
         self._submit(job)
         watch = _Watch(job, limit, deadline)
         try:
@@ -144,6 +147,8 @@ class ThreadPool:
         finally:
             watch.cancel()
             state = self._leave(job)
+            if told is not None:
+                told["queue"] = (clock() if state is _State.WITHDRAWN else job.started) - asked
         if state is _State.ABANDONED:
             raise OutOfTime
         if state is _State.WITHDRAWN:

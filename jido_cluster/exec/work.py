@@ -11,12 +11,13 @@ from inspect import iscoroutinefunction
 from types import NoneType
 from typing import Any, Final
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter
 from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator, from_json, to_json
 
 from jido_cluster.errors import ConfigError, InvalidInputError, InvalidOutputError
 from jido_cluster.exec.failures import MAX_DATA, check_size, invalid_input, invalid_output
 from jido_cluster.exec.signature import Signature, params_type, read_signature
+from jido_cluster.exec.stream import drained
 
 __all__ = ["Work"]
 
@@ -61,9 +62,12 @@ class Work:
     Attributes:
         name: Names it in errors and events.
         version: The author's version of it.
-        function: What is called, on the loop or in a thread.
+        function: What is called, on the loop or in a thread; a stream's takes, second, where its
+            items go (see `jido_cluster.exec.stream`).
         is_async: Whether it runs on the loop.
+        is_stream: Whether it gives items; then what is said of the result holds for each of them.
         parameters: Names of the parameters, in order; empty when any mapping will do.
+        accepted: The names it takes without refusing the whole; None when others do no harm.
         context_name: The keyword that takes the `Context`; None when there is none.
         takes_context_last: Whether the `Context` is the last positional argument.
     """
@@ -74,9 +78,11 @@ class Work:
         "_plain_result",
         "_result",
         "_signature",
+        "accepted",
         "context_name",
         "function",
         "is_async",
+        "is_stream",
         "name",
         "parameters",
         "takes_context_last",
@@ -97,13 +103,15 @@ class Work:
     ) -> None:
         self.name = name
         self.version = version
-        self.function = function
-        self.is_async = iscoroutinefunction(function)
+        self.is_stream = signature is not None and signature.is_stream
+        self.function = drained(function) if self.is_stream else function
+        self.is_async = iscoroutinefunction(self.function)
         self.parameters = parameters
         self.context_name = signature.context_name if signature is not None else None
         self.takes_context_last = takes_context_last
         self._signature = signature
         self._params = _codec(params, name, "parameters")
+        self.accepted = _accepted(params, signature)
         self._lenient: _Codec | None = None
         result = NoneType if result is None else result
         self._result = _codec(result, name, "result")
@@ -118,6 +126,7 @@ class Work:
         version: str = "1",
         skip_first: bool = False,
         with_context: bool = False,
+        may_stream: bool = False,
         localns: Mapping[str, Any] | None = None,
     ) -> "Work":
         """Work whose parameters are those of the function, given by name.
@@ -128,13 +137,19 @@ class Work:
             version: The author's version of it.
             skip_first: Leave out the first parameter (``self``).
             with_context: A parameter annotated `Context` takes the run's context.
+            may_stream: An async generator will do.
             localns: Names that annotations may use besides those of the function's module.
 
         Raises:
             ConfigError: The signature does not fit; names the parameter.
         """
         signature = read_signature(
-            function, name, skip_first=skip_first, with_context=with_context, localns=localns
+            function,
+            name,
+            skip_first=skip_first,
+            with_context=with_context,
+            may_stream=may_stream,
+            localns=localns,
         )
         return cls(
             function,
@@ -246,7 +261,8 @@ class Work:
         except Exception as error:  # noqa: BLE001 - a user's serializer may raise anything
             raise invalid_output(self.name, value, error) from None
         if len(data) > MAX_DATA:
-            check_size(data, f"{self.name}: the result", InvalidOutputError)
+            what = "an item" if self.is_stream else "the result"
+            check_size(data, f"{self.name}: {what}", InvalidOutputError)
         return data
 
     def load_result(self, data: bytes) -> Any:
@@ -295,6 +311,25 @@ class Work:
                 lenient = params_type(self._signature, "Params", extra="ignore")
                 self._lenient = _codec(lenient, self.name, "parameters")
         return self._lenient
+
+
+def _accepted(params: Any, signature: Signature | None) -> tuple[str, ...] | None:
+    if signature is not None:
+        return None if signature.has_extra else tuple(signature.types)
+    if not (isinstance(params, type) and issubclass(params, BaseModel)):
+        return None
+    config = params.model_config
+    if config.get("extra") != "forbid":
+        return None
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    names: list[str] = []
+    for name, field in params.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        if alias is None or by_name:
+            names.append(name)
+        names += [str(one.path[0] if isinstance(one, AliasPath) else one) for one in choices if one]
+    return tuple(names)
 
 
 def _codec(kind: Any, name: str, what: str) -> _Codec:

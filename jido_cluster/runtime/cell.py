@@ -3,9 +3,11 @@
 import asyncio
 import zlib
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from jido_cluster.errors import CallCycleError, JidoError
+from jido_cluster.runtime.flow import Outflow
 from jido_cluster.runtime.wire import (
     AGE,
     CAST,
@@ -13,8 +15,10 @@ from jido_cluster.runtime.wire import (
     DONE,
     EVENT,
     FAILED,
+    ITEM,
     OP_ID,
     REDIRECT,
+    STREAM,
     encode_error,
 )
 
@@ -77,11 +81,15 @@ class Message:
 
     def fail(self, error: JidoError) -> None:
         """Answer with an error."""
+        if self.kind == STREAM:
+            self.inlet.end_stream(self.number)
         if self.kind != CAST and self.kind != EVENT:
             self.inlet.reply((self.number, FAILED, encode_error(error), None))
 
     def redirect(self) -> None:
         """Answer that the key is served elsewhere; nothing has run."""
+        if self.kind == STREAM:
+            self.inlet.end_stream(self.number)
         if self.kind != CAST and self.kind != EVENT:
             self.inlet.reply((self.number, REDIRECT, b"", None))
 
@@ -212,10 +220,12 @@ class Inlet:
         "_scheduled",
         "_stash",
         "client",
+        "connection",
         "epoch",
         "expected",
         "last_used",
         "open",
+        "outflows",
         "replies",
     )
 
@@ -224,6 +234,8 @@ class Inlet:
         self.epoch = 0
         self.expected = 0
         self.open: set[int] = set()
+        self.outflows: dict[int, Outflow] = {}  # of the streams among the open ones
+        self.connection: object = None  # what the latest frame came by
         self.replies: list[tuple[Any, ...]] = []
         self.last_used = loop.time()
         self._loop = loop
@@ -245,6 +257,30 @@ class Inlet:
             # On the next turn of the loop, so that replies made together leave together.
             self._scheduled = True
             self._loop.call_soon(self.release)
+
+    def begin_stream(self, message: Message) -> None:
+        """From now on the stream can be closed, also while it waits for its turn."""
+        number = message.number
+        if number not in self.outflows:
+            self.outflows[number] = Outflow(partial(self.pass_on, number, ITEM), message.deadline)
+
+    def pass_on(self, number: int, status: int, body: bytes) -> None:
+        """Queue a part of a stream."""
+        self.reply((number, status, body, None))
+        self.open.add(number)  # this was not its reply
+
+    def end_stream(self, number: int) -> None:
+        """Forget a stream that is about to be answered."""
+        self.outflows.pop(number, None)
+
+    def forget_items(self, number: int) -> None:
+        """Drop the parts of a stream that have not left; nobody wants them any more."""
+        self.replies = [reply for reply in self.replies if reply[0] != number]
+
+    def close_streams(self) -> None:
+        """The client cannot be reached: its streams are cancelled."""
+        for outflow in list(self.outflows.values()):
+            outflow.close()
 
     def release(self) -> None:
         """Let the held frame, if any, be answered."""
@@ -288,6 +324,7 @@ class Inlet:
             self.epoch = epoch
             self.expected = 0
             self.release()
+            self.close_streams()
             stash, self._stash = self._stash, {}
             for waiting in stash.values():
                 waiting.cancel()

@@ -8,7 +8,8 @@ When a shard moves, calls of one agent keep their order: those the old host redi
 until it has answered all calls it was sent for that agent, then leave for the new host by number.
 
 A call ends as unknown, never as failed, when a host that may have run it is gone: also when the
-next host says that the agent's state went with it.
+next host says that the agent's state went with it. A stream is sent once only: its items are kept
+nowhere, so a connection that breaks ends it as unknown.
 """
 
 import asyncio
@@ -28,9 +29,10 @@ from jido_cluster.errors import (
 )
 from jido_cluster.ids import new_id
 from jido_cluster.ports import PeerTroubleError, Transport
-from jido_cluster.runtime.link import Call, Link
+from jido_cluster.runtime.flow import CLOSE, Inflow
+from jido_cluster.runtime.link import Call, Link, look
 from jido_cluster.runtime.view import View, shard_of, shard_of_run
-from jido_cluster.runtime.wire import CAST, EVENT, OP_ID, OPERATION
+from jido_cluster.runtime.wire import CAST, EVENT, OP_ID, OPERATION, STREAM, pack
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ _MAY_FOLLOW: Final = (
 # Seconds a client waits past the deadline for the host's own verdict on a call it was sent: "timed
 # out, state unchanged" says more than "unknown".
 GRACE: Final = 0.25
+TELL_SECONDS: Final = 10.0  # how long a host is given to take a word that needs no answer
 
 
 class Client:
@@ -65,6 +68,7 @@ class Client:
         self.id = client_id or new_id()
         self.view = view
         self.calls: dict[int, Call] = {}
+        self.inflows: dict[int, Inflow] = {}  # of the streams among the calls
         self.dropped_casts = 0
         self.on_view: Callable[[View], None] | None = None
         self._transport = transport
@@ -137,6 +141,22 @@ class Client:
         call.shard = -1
         self._link(host).push(call)
         return call
+
+    def submit_stream(
+        self, key: str, name: str, body: bytes, timeout: float, extra: dict[str, Any] | None
+    ) -> Inflow:
+        """Ask an agent for a stream; as `submit`."""
+        call = self.submit(STREAM, key, name, body, timeout, extra)
+        inflow = self.inflows[call.number] = Inflow(self, call)
+        call.add_done_callback(lambda done: self.inflows.pop(done.number, None))
+        return inflow
+
+    def tell_host(self, call: Call, name: str, body: bytes) -> None:
+        """Tell the host that has a call something about it; no answer is waited for."""
+        if call.link is None or self._closed:
+            return
+        told = self.submit_to_host(call.link.host, name, call.key, body, TELL_SECONDS)
+        told.add_done_callback(look)
 
     def op_id(self, call: Call) -> str:
         """The operation id under which the agent's host remembers the call."""
@@ -239,8 +259,17 @@ class Client:
         found = [c for c in self.calls.values() if c.link is link and c.is_sent and not c.done()]
         return sorted(found, key=lambda call: call.number)
 
+    def interrupt_streams(self, link: Link) -> None:
+        """Answers of this link may be lost, and items with them: its streams end, at both ends."""
+        for call in self.unanswered(link):
+            if call.kind == STREAM:
+                del self.calls[call.number]
+                call.set_exception(self._unknown(call, "the connection to its host broke"))
+                self.tell_host(call, CLOSE, pack((call.number,)))
+
     def lost(self, link: Link) -> None:
         """The host is gone for good: its calls wait for the view that says who serves them now."""
+        self.interrupt_streams(link)
         waiting = [*self.unanswered(link), *link.take_unsent()]
         link.close()
         self._by_shard = [None if known is link else known for known in self._by_shard]
@@ -271,10 +300,10 @@ class Client:
 
     def _unknown(self, call: Call, why: str, cause: BaseException | None = None) -> JidoError:
         op_id = self.op_id(call)
-        message = (
-            f"{call.name!r} to {call.key!r} has an unknown outcome: {why}; retry with "
-            f"options(op_id={op_id!r}), or read the state"
-        )
+        remedy = f"retry with options(op_id={op_id!r}), or read the state"
+        if call.kind == STREAM:
+            remedy = "read the state before asking again; a stream is not deduplicated"
+        message = f"{call.name!r} to {call.key!r} has an unknown outcome: {why}; {remedy}"
         error = OutcomeUnknownError(message, op_id=op_id)
         error.__cause__ = cause
         return error

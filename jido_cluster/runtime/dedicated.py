@@ -1,8 +1,10 @@
 """The host's side of a dedicated agent: its turns run in a worker, its commits here."""
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from jido_cluster.errors import ExecutionError, UnavailableError
+from jido_cluster.errors import ExecutionError, JidoError, UnavailableError
+from jido_cluster.exec.stream import Put
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.turn import TurnContext, needs_to_data
@@ -31,9 +33,14 @@ async def turn_in_worker(
 
 
 async def ask_worker(
-    host: "ShardHost", cell: Cell, mode: str, context: TurnContext, deadline: float
+    host: "ShardHost",
+    cell: Cell,
+    mode: str,
+    context: TurnContext,
+    deadline: float,
+    put: Put | None = None,
 ) -> tuple[bytes, bytes, list[Any]]:
-    """As `turn_in_worker`, for any mode of the worker."""
+    """As `turn_in_worker`, for any mode of the worker; `put` takes the items of a stream."""
     spec = cell.spec
     fresh = cell.worker is None
     if cell.worker is None:
@@ -46,10 +53,17 @@ async def ask_worker(
     left = max(deadline - host.loop.time(), 0.0)
     state = cell.state if fresh or cell.worker_seq != cell.seq else None
     request = pack((mode, spec.name, state, int(left * 1000), context.to_data()))
+    worker = cell.worker
     try:
-        answer = unpack(await cell.worker.turn(request, left))
+        work = worker.turn(request, left) if put is None else worker.stream(request, left, put)
+        answer = unpack(await work)
+    except (asyncio.CancelledError, JidoError):  # the taker of a stream's items left, or is slow
+        cell.worker_seq = -1
+        if worker.is_closed:
+            cell.worker = None
+        raise
     except PeerGoneError as error:
-        cell.worker.close()
+        worker.close()
         cell.worker = None
         text = f"the process of agent {cell.id!r} ended in the middle of {context.type!r}"
         raise ExecutionError(text, retryable=True, reason=str(error)) from error

@@ -36,6 +36,7 @@ from jido_cluster.runtime.outbox import deliver
 from jido_cluster.runtime.roster import RosterWriter
 from jido_cluster.runtime.runs import Runs
 from jido_cluster.runtime.shards import Shards
+from jido_cluster.runtime.streaming import Streaming
 from jido_cluster.runtime.turn import (
     Effect,
     TurnContext,
@@ -54,17 +55,20 @@ from jido_cluster.runtime.wire import (
     META,
     OPERATION,
     SIGNAL,
+    STREAM,
     VERSION,
     pack,
     remember_original,
     unpack_frame,
 )
-from jido_cluster.signals.handler import Declaration
+from jido_cluster.signals.handler import Declaration, is_stream
 from jido_cluster.signals.signal import from_wire
 
 logger = logging.getLogger(__name__)
 
 GAP_SECONDS: Final = 1.0  # how long a frame waits for the one before it, until the link resets
+# How long a client that takes a stream may be silent; while it lives, a frame comes every 20 s.
+SILENT_SECONDS: Final = 60.0
 INLET_SECONDS: Final = 900.0  # how long a silent client's link state is kept
 MAX_SILENT: Final = 100_000  # clients whose place in the sequence is kept; some 20 MB
 FrameEnd = tuple[Inlet, "asyncio.Future[None]"]
@@ -105,6 +109,7 @@ class ShardHost:
         self.lifecycle = Lifecycle(self)
         self.runs = Runs(self, scheduler)
         self.shards = Shards(self)
+        self.streaming = Streaming(self)
         self.operations = Operations(self)
         self._inlets: dict[str, Inlet] = {}
         self._silent: dict[str, tuple[int, int]] = {}
@@ -162,8 +167,12 @@ class ShardHost:
 
     # -- frames
 
-    async def frame(self, data: bytes) -> bytes:
+    async def frame(self, data: bytes, connection: object) -> bytes:
         """Take a frame of messages; the answer holds every reply that is ready.
+
+        Args:
+            data: The frame.
+            connection: What it came by; `disconnected` is told when that ends.
 
         Raises:
             WireError: The frame is malformed.
@@ -178,6 +187,7 @@ class ShardHost:
             message = f"frame {epoch}.{sequence} of {client} is out of order"
             raise PeerTroubleError(message)
         inlet.last_used = now = self.loop.time()
+        inlet.connection = connection
         try:
             messages = [Message(inlet, entry, now) for entry in entries]
             # What is sent again while it waits or runs is left out.
@@ -241,9 +251,12 @@ class ShardHost:
 
     async def _process(self, message: Message) -> None:
         kind = message.kind
-        if kind == OPERATION:
-            await self.operations.perform(message)
-            return
+        if kind >= OPERATION:
+            if kind == OPERATION:
+                await self.operations.perform(message)
+                return
+            if kind == STREAM:
+                message.inlet.begin_stream(message)
         cell = self.cells.get(message.key)
         if cell is None:
             cell = await self.operations.absent(message)
@@ -258,7 +271,8 @@ class ShardHost:
             if cell.is_busy and cell.is_crossed(message):
                 message.fail(cell.crossed(message))
                 return
-        if kind == CALL and not cell.is_reserved and not cell.queue:
+        is_named = kind == CALL or kind == STREAM  # a tuple would be slower
+        if is_named and not cell.is_reserved and not cell.queue:
             reader = cell.spec.find_handler(message.name)
             if reader is not None and reader.read_only:
                 # Beside a turn, if there is one; not past messages that came before it.
@@ -287,7 +301,7 @@ class ShardHost:
                 following = cell.queue.popleft()
                 if following.timer is not None:
                     following.timer.cancel()
-                handler = cell.spec.find_handler(following.name) if following.kind == CALL else None
+                handler = _named(cell, following)
                 if handler is not None and handler.read_only:
                     self.spawn_task(self._read(cell, following, handler))
                 else:
@@ -321,7 +335,7 @@ class ShardHost:
 
     async def _called_back(self, cell: Cell, message: Message, chain: list[str]) -> None:
         """A call from inside this agent's own turn: a read may look, anything else is refused."""
-        handler = cell.spec.find_handler(message.name) if message.kind == CALL else None
+        handler = _named(cell, message)
         if handler is not None and handler.read_only and not cell.is_reserved:
             await self._read(cell, message, handler)
             return
@@ -340,8 +354,9 @@ class ShardHost:
             message.fail(_too_late(message))
             return
         kind = message.kind
-        if kind == OPERATION:
-            await self.operations.perform_in_turn(cell, message)
+        if kind >= OPERATION:
+            other = self.streaming.turn if kind == STREAM else self.operations.perform_in_turn
+            await other(cell, message)
             return
         spec = cell.spec
         op_id = message.op_id
@@ -356,7 +371,7 @@ class ShardHost:
             else:
                 handler = spec.handler_for(message.name)
                 params = handler.work.load_params(message.body)
-                context = self._context(cell, message, op_id)
+                context = self.context(cell, message, op_id)
                 cell.turn, context.cell = context, cell
                 if spec.isolation == "dedicated":
                     result, state, effects = await turn_in_worker(self, cell, message, context)
@@ -371,7 +386,7 @@ class ShardHost:
         except JidoError as error:
             if not isinstance(error, RejectedError):
                 self.lifecycle.drop_object(cell)
-            message.fail(self._signed(cell, message, error))
+            message.fail(self.signed(cell, message, error))
             return
         except asyncio.CancelledError:
             self.lifecycle.drop_object(cell)
@@ -393,10 +408,8 @@ class ShardHost:
         """All handlers that match a delivered signal, in order, as one turn."""
         signal = from_wire(message.body)
         found = cell.spec.handlers_for(signal.type)
-        if not found:
-            cell.spec.handler_for(signal.type)  # raises, naming what there is
         matches = [(handler, deliver_params(handler, signal)) for handler in found]
-        context = self._context(cell, message, op_id)
+        context = self.context(cell, message, op_id)
         cell.turn, context.cell = context, cell
         context.attach_signal(signal)
         if cell.spec.isolation == "dedicated":
@@ -413,8 +426,13 @@ class ShardHost:
             message.fail(_too_late(message))
             return
         cell.last_used = now
-        context = self._context(cell, message, message.op_id, read_only=True)
+        if message.kind == STREAM:
+            await self.streaming.read(cell, message)
+            return
+        context = self.context(cell, message, message.op_id, read_only=True)
         try:
+            if handler.is_stream:
+                raise is_stream(handler)
             params = handler.work.load_params(message.body)
             if cell.spec.isolation == "dedicated" and not cell.is_busy:
                 result = await self._read_in_worker(cell, message, context)
@@ -423,7 +441,7 @@ class ShardHost:
                 result = await run_call(handler, agent, params, context)
         except JidoError as error:
             # The live object, perhaps in the middle of a turn, is left alone.
-            message.fail(self._signed(cell, message, error))
+            message.fail(self.signed(cell, message, error))
             return
         self._reply(cell, message, result)
 
@@ -438,7 +456,7 @@ class ShardHost:
                 self.spawn_task(self.serve(cell, None))
         return result
 
-    def _context(
+    def context(
         self, cell: Cell, message: Message, op_id: str, *, read_only: bool = False
     ) -> TurnContext:
         """The context of a turn that is about to run."""
@@ -484,7 +502,7 @@ class ShardHost:
         )
         message.fail(InvalidInputError(text, op_id=op_id))
 
-    def _signed(self, cell: Cell, message: Message, error: JidoError) -> JidoError:
+    def signed(self, cell: Cell, message: Message, error: JidoError) -> JidoError:
         """The error with the ids of where it happened."""
         for name, value in (
             ("agent", cell.id),
@@ -496,6 +514,12 @@ class ShardHost:
         return error
 
     # -- tidying
+
+    def disconnected(self, connection: object) -> None:
+        """A connection ended: nobody takes the items of the streams that were asked for by it."""
+        for inlet in self._inlets.values():
+            if inlet.connection is connection:
+                inlet.close_streams()
 
     def is_working(self) -> bool:
         """True while anything is in flight here: a call, a turn, a run, a move."""
@@ -509,12 +533,21 @@ class ShardHost:
     def forget_silent_clients(self, now: float) -> None:
         """Drop the link state of clients that have sent nothing for long."""
         for client, inlet in list(self._inlets.items()):
+            if inlet.outflows and now - inlet.last_used > SILENT_SECONDS:
+                inlet.close_streams()
             if not inlet.open and now - inlet.last_used > INLET_SECONDS:
                 del self._inlets[client]
                 # Where its frames go on, or it would have to reset the link on its next call.
                 self._silent[client] = (inlet.epoch, inlet.expected)
         while len(self._silent) > MAX_SILENT:
             del self._silent[next(iter(self._silent))]
+
+
+def _named(cell: Cell, message: Message) -> Declaration | None:
+    """The one handler that a call or a stream names."""
+    if message.kind == CALL or message.kind == STREAM:
+        return cell.spec.find_handler(message.name)
+    return None
 
 
 def _too_late(message: Message) -> DeadlineExceededError:

@@ -23,6 +23,8 @@ from jido_cluster.runtime.wire import (
     DONE,
     EVENT,
     FAILED,
+    ITEM,
+    LAST,
     REDIRECT,
     VERSION,
     decode_error,
@@ -73,6 +75,12 @@ class Call(asyncio.Future[Any]):
     link: "Link | None"
     is_sent: bool
     is_doubtful: bool
+
+
+def look(call: Call) -> None:
+    """Nobody waits for this one: looking at its failure keeps asyncio quiet."""
+    if not call.cancelled():
+        call.exception()
 
 
 class Link:
@@ -229,8 +237,12 @@ class Link:
                 del calls[number]
                 if not call.done():
                     call.set_result(body if meta is None else (body, meta))
+            elif status == ITEM:
+                self._client.inflows[number].add(body)
             elif status == FAILED:
                 self._client.fail(call, decode_error(body))
+            elif status == LAST:
+                self._client.inflows[number].end()
             elif status == REDIRECT:
                 self._client.redirect(call)
             else:
@@ -243,10 +255,11 @@ class Link:
         self._sequence = 0
         self._in_flight = 0
         self._held = 0
+        self._scheduled = True
+        self._client.interrupt_streams(self)
         again = self._client.unanswered(self)
         for call in again:
             call.is_doubtful = True
         self._queue.extendleft(reversed(again))
-        self._scheduled = True
         self._client.want_view()
         self._loop.call_later(RETRY_DELAY, self._flush)

@@ -26,7 +26,7 @@ from jido_cluster.runtime import handoff
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.shards import Shard
 from jido_cluster.runtime.view import shard_of
-from jido_cluster.runtime.wire import CALL, OPERATION, VIRTUAL, unpack
+from jido_cluster.runtime.wire import CALL, OPERATION, STREAM, VIRTUAL, unpack
 
 if TYPE_CHECKING:
     from jido_cluster.runtime.host import ShardHost
@@ -59,6 +59,7 @@ class Operations:
             handoff.PULL: self._pull,
             handoff.DONE: self._arrived,
             **host.runs.operations(),
+            **host.streaming.operations(),
         }
         self._on_agent: dict[str, Callable[[Message, Cell], Awaitable[None]]] = {
             INFO: self._info,
@@ -154,9 +155,11 @@ class Operations:
                 text = f"there is no agent {message.key!r}, and {type_name!r} is not virtual"
                 message.fail(AgentNotFoundError(text, agent=message.key))
                 return None
+            # Looked at before anything exists: a bad first call leaves no agent behind.
             if message.kind == CALL:
-                # Looked at before anything exists: a bad first call leaves no agent behind.
                 spec.handler_for(message.name).work.load_params(message.body)
+            elif message.kind == STREAM:
+                spec.stream_for(message.name).work.load_params(message.body)
             data = spec.new_state({})
         except JidoError as error:
             message.fail(error)

@@ -198,7 +198,7 @@ class Runs:
     async def _execute(self, run: Run) -> None:
         started = self._host.loop.time()
         try:
-            outcome = await self._dispatch(run)
+            outcome = _counted(await self._dispatch(run), run.dispatches - 1)
         except asyncio.CancelledError:
             if self._host.is_closed or self._runs.get(run.id) is not run:
                 raise  # the host ends, or the run has moved to another one
@@ -369,6 +369,14 @@ class Runs:
 
 def _known_actions() -> set[str]:
     return {spec.name for spec in registered_actions()}
+
+
+def _counted(outcome: bytes, lost: int) -> bytes:
+    """The outcome with the attempts added that ended with their nodes, one for each."""
+    if not lost:
+        return outcome
+    found = load_outcome(outcome)
+    return dump_outcome(found.model_copy(update={"attempts": found.attempts + lost}))
 
 
 def _give_up(work: "asyncio.Task[bytes]", node_id: str) -> None:

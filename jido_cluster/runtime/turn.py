@@ -19,11 +19,12 @@ from jido_cluster.exec.failures import has_started
 from jido_cluster.exec.needs import Needs
 from jido_cluster.exec.options import RunOptions, check_options, dump_options
 from jido_cluster.exec.outcome import Outcome
+from jido_cluster.exec.stream import Put
 from jido_cluster.exec.work import Work
 from jido_cluster.ids import check_id
 from jido_cluster.runtime.view import run_id_at
 from jido_cluster.runtime.wire import AGE, CALLER, CHAIN, EVENT_BYTES, TRACE, encode_value
-from jido_cluster.signals.handler import Declaration, declaration_of
+from jido_cluster.signals.handler import Declaration, declaration_of, is_stream
 from jido_cluster.signals.signal import Signal, from_wire
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class TurnContext(Context):
         self.attempt = 1
         self.clock = clock
         self.deadline = deadline
+        self.budget = None
         self._run_id = op_id
         self._parent = extra.get(TRACE) if extra else None
         self._span = ""
@@ -364,6 +366,8 @@ class TurnContext(Context):
         if getattr(reply, "__self__", None) is not self.agent:
             message = f"reply={declaration.name} is not a handler of this agent; pass self.<name>"
             raise UsageError(message)
+        if declaration.is_stream:
+            raise is_stream(declaration)
         if not declaration.positional:
             message = f"reply={declaration.name} takes no parameter; it needs one for the Outcome"
             raise UsageError(message)
@@ -431,6 +435,41 @@ async def run_call(
     try:
         output = work.dump_result
         return cast("bytes", await perform(work, (agent,), params, context, None, output=output))
+    except JidoError as error:
+        raise turn_error(error) from error.__cause__
+    finally:
+        assign(agent, TURN, None)
+
+
+async def run_stream(
+    declaration: Declaration,
+    agent: Agent,
+    params: dict[str, Any],
+    context: TurnContext,
+    put: Put,
+) -> None:
+    """Run a stream's handler on the agent to its end.
+
+    Args:
+        declaration: The handler.
+        agent: The object the turn runs on.
+        params: Its checked parameters.
+        context: The turn.
+        put: Awaited with each item as JSON bytes, while the handler stands still at its `yield`.
+
+    Raises:
+        ExecutionError: The handler failed; the object is spoilt and has to be dropped.
+        asyncio.CancelledError: The stream was given up, and so is the object.
+    """
+    assign(agent, TURN, context)
+    current_turn.set(context)
+    work = declaration.work
+
+    async def give(item: Any) -> None:
+        await put(work.dump_result(item))
+
+    try:
+        await perform(work, (agent, give), params, context, None)
     except JidoError as error:
         raise turn_error(error) from error.__cause__
     finally:

@@ -30,16 +30,21 @@ MAX_FRAME: Final = 4 * MAX_DATA
 
 # Kinds of message. CALL runs the one handler of a type, SIGNAL all that match, OPERATION is the
 # runtime's own: its name says which. CAST is a CALL, and EVENT a SIGNAL, that nobody waits for.
+# STREAM is a CALL that is answered by items before its reply.
 CALL: Final = 0
 CAST: Final = 1
 SIGNAL: Final = 2
 EVENT: Final = 3
 OPERATION: Final = 4
+STREAM: Final = 5
 
-# Statuses of a reply. REDIRECT: not here, take a newer view; nothing has run.
+# Statuses of a reply. REDIRECT: not here, take a newer view; nothing has run. ITEM: one of a
+# stream; LAST: there are no more, say when all are taken; the reply proper is still to come.
 DONE: Final = 0
 FAILED: Final = 1
 REDIRECT: Final = 2
+ITEM: Final = 3
+LAST: Final = 4
 
 # Keys of `extra`, one letter each; absent ones are not sent.
 OP_ID: Final = "o"

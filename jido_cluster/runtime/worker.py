@@ -11,6 +11,7 @@ from typing import Any
 from jido_cluster.agent import Agent, AgentSpec, agent_named
 from jido_cluster.errors import JidoError
 from jido_cluster.exec.context import ClusterBinding
+from jido_cluster.exec.stream import Put
 from jido_cluster.runtime.turn import (
     TurnContext,
     commit_state,
@@ -18,6 +19,7 @@ from jido_cluster.runtime.turn import (
     run_call,
     run_hook,
     run_signal,
+    run_stream,
 )
 from jido_cluster.runtime.wire import encode_error, pack
 from jido_cluster.signals.signal import from_wire
@@ -27,8 +29,8 @@ class Worker:
     """Runs the turns of one agent, one at a time.
 
     Request: (mode, type name, state or None, milliseconds left, the turn's data); the mode is
-    "call", "signal", "read" or "stop". Answer: (True, result, new state, effects), or (False,
-    error).
+    "call", "signal", "read", "stream" or "stop". Answer: (True, result, new state, effects), or
+    (False, error).
     """
 
     def __init__(self, binding: ClusterBinding | None) -> None:
@@ -37,8 +39,8 @@ class Worker:
         self._state = b""
         self._loop = asyncio.get_running_loop()
 
-    async def turn(self, request: list[Any]) -> bytes:
-        """Run one turn; failures are part of the answer."""
+    async def turn(self, request: list[Any], put: Put | None = None) -> bytes:
+        """Run one turn; failures are part of the answer. `put` takes the items of a stream."""
         mode, type_name, state, left, data = request
         try:
             spec = agent_named(type_name)
@@ -51,15 +53,18 @@ class Worker:
                 self._binding,
                 read_only=mode == "read",
             )
-            result, effects = await self._run(spec, context, mode)
+            result, effects = await self._run(spec, context, mode, put)
         except JidoError as error:
             if mode != "read":
                 self._agent = None
             return pack((False, encode_error(error)))
+        except asyncio.CancelledError:
+            self._agent = None
+            raise
         return pack((True, result, self._state, effects))
 
     async def _run(
-        self, spec: AgentSpec, context: TurnContext, mode: str
+        self, spec: AgentSpec, context: TurnContext, mode: str, put: Put | None
     ) -> tuple[bytes, list[Any]]:
         if mode == "read":
             context.agent = agent = spec.load(self._state)
@@ -77,6 +82,11 @@ class Worker:
             context.attach_signal(signal)
             matches = [(h, deliver_params(h, signal)) for h in spec.handlers_for(signal.type)]
             await run_signal(matches, agent, context)
+        elif mode == "stream":
+            assert put is not None
+            handler = spec.stream_for(context.type)
+            params = handler.work.load_params(context.body)
+            await run_stream(handler, agent, params, context, put)
         else:
             handler = spec.handler_for(context.type)
             params = handler.work.load_params(context.body)

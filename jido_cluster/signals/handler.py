@@ -4,6 +4,7 @@
 The declaration beside it is compiled once, when the agent's class is made.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType, FunctionType
@@ -21,12 +22,16 @@ MAX_PRIORITY: Final = 100  # as Jido's router: -100 to 100
 class Declaration:
     """One handler: the pattern it listens to, its options, and its compiled work.
 
+    `is_callable` says whether `call` may name it: a pattern has no one type to call, and a stream
+    has no one result.
+
     Invariant: `work` is set before the class that holds the handler can be used.
     """
 
     __slots__ = (
         "function",
         "is_callable",
+        "is_stream",
         "namespace",
         "pattern",
         "positional",
@@ -55,8 +60,7 @@ class Declaration:
         self.priority = priority
         self.namespace = namespace
         self.work: Work
-        self.is_callable = pattern.is_exact  # a pattern has no one type to call
-        self.positional: tuple[str, ...] = ()
+        self._look_at_function()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without validators and enclosing names: they are made anew where a class arrives."""
@@ -67,8 +71,12 @@ class Declaration:
         for name, value in state.items():
             setattr(self, name, value)
         self.namespace = {}
-        self.is_callable = self.pattern.is_exact
-        self.positional = ()
+        self._look_at_function()
+
+    def _look_at_function(self) -> None:
+        self.is_stream = inspect.isasyncgenfunction(self.function)
+        self.is_callable = self.pattern.is_exact and not self.is_stream
+        self.positional: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -85,6 +93,7 @@ class Declaration:
             self.function,
             name=self.type,
             skip_first=True,
+            may_stream=True,
             localns={owner.__name__: owner, **self.namespace},
         )
         code = self.function.__code__
@@ -127,6 +136,9 @@ def on(
         if hasattr(function, ON):
             message = f"{function.__qualname__} has two @on; write one method for each signal type"
             raise ConfigError(message)
+        if inspect.isasyncgenfunction(function) and not pattern.is_exact:
+            message = f"@on({type!r}): a stream is asked for by its one type; it takes no pattern"
+            raise ConfigError(message)
         declaration = Declaration(
             function,
             pattern,
@@ -162,6 +174,57 @@ def declaration_of(function: object, /) -> Declaration:
         message = f"{name} is not a handler: decorate it with @on, or give a signal type"
         raise HandlerNotFoundError(message, handler=name)
     return found
+
+
+def is_stream(declaration: Declaration) -> InvalidInputError:
+    """What whoever calls a stream, or sends it a signal, gets."""
+    message = f"handler {declaration.name!r} yields items, not one result; use ref.stream(...)"
+    return InvalidInputError(message)
+
+
+def is_no_stream(declaration: Declaration) -> InvalidInputError:
+    """What whoever asks any other handler for a stream gets."""
+    message = f"handler {declaration.name!r} returns one result; use ref.call(...)"
+    return InvalidInputError(message)
+
+
+def handlers_of(cls: type) -> list[Declaration]:
+    """The handlers of a class and its bases, in order of registration, overridden ones replaced."""
+    found: dict[str, Declaration] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            declaration = find_declaration(value)
+            if declaration is not None:
+                found[name] = declaration
+    return list(found.values())
+
+
+def sorted_handlers(cls: type) -> tuple[Declaration, ...]:
+    """The handlers of a class, the one that a call prefers first.
+
+    Raises:
+        ConfigError: Two listen to the same type.
+    """
+    handlers = handlers_of(cls)
+    by_type: dict[str, Declaration] = {}
+    for handler in handlers:
+        other = by_type.setdefault(handler.type, handler)
+        if other is not handler:
+            message = (
+                f"{cls.__name__}: {other.name} and {handler.name} both listen to "
+                f"{handler.type!r}; give one of them another type"
+            )
+            raise ConfigError(message)
+    ranked = sorted(
+        enumerate(handlers),
+        key=lambda item: (-item[1].priority, _falling(item[1].pattern.specificity), item[0]),
+    )
+    return tuple(handler for _, handler in ranked)
+
+
+def _falling(specificity: tuple[int, ...]) -> tuple[int, ...]:
+    # The closing 1 ranks a pattern's own prefix behind it: every segment is <= 0 when negated.
+    return (*(-rank for rank in specificity), 1)
 
 
 def name_arguments(

@@ -2,13 +2,21 @@
 
 import abc
 import re
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field, computed_field, field_validator
 
-from jido_cluster import Agent, ConfigError, Needs, TurnContext, on
+from jido_cluster import (
+    Agent,
+    ConfigError,
+    HandlerNotFoundError,
+    InvalidInputError,
+    Needs,
+    TurnContext,
+    on,
+)
 from jido_cluster.agent import find_agent, spec_of
 
 if TYPE_CHECKING:
@@ -279,8 +287,24 @@ def generates(self: Any) -> Any:
     yield 1
 
 
-async def generates_async(self: Any) -> Any:
+async def generates_one(self: Any) -> int:  # type: ignore[misc]
     yield 1
+
+
+async def generates_opaque(self: Any) -> "AsyncIterator[Opaque]":
+    yield Opaque()
+
+
+async def generates_loosely(self: Any) -> Any:
+    yield 1
+
+
+async def generates_unsaid(self: Any) -> AsyncIterator:  # type: ignore[type-arg]
+    yield 1
+
+
+async def generates_numbers(self: Any, upto: int = 3) -> AsyncGenerator[int, None]:
+    yield upto
 
 
 class Opaque:
@@ -298,8 +322,9 @@ class Opaque:
         (uncheckable, "Opaque"),
         (wants_context, "self.ctx"),
         (field_default, "Annotated"),
-        (generates, "generator"),
-        (generates_async, "generator"),
+        (generates, "generator; make it an `async def` that yields"),
+        (generates_one, r"AsyncIterator\[\.\.\.\].*int"),
+        (generates_opaque, "Opaque"),
     ],
 )
 def test_a_signature_that_cannot_be_called_by_name_is_refused(
@@ -308,6 +333,60 @@ def test_a_signature_that_cannot_be_called_by_name_is_refused(
     """With the parameter."""
     with pytest.raises(ConfigError, match=said):
         define(handle=on("a.b")(function))
+
+
+@pytest.mark.parametrize(
+    ("function", "schema"),
+    [
+        (generates_loosely, {}),
+        (generates_unsaid, {}),
+        (generates_numbers, {"type": "integer"}),
+    ],
+)
+def test_a_handler_may_yield(function: Callable[..., Any], schema: dict[str, Any]) -> None:
+    """What it says of its result holds for each item; without that, items are plain data."""
+    (handler,) = spec_of(define(handle=on("a.b")(function))).handlers
+    assert handler.is_stream
+    assert handler.work.output_schema() == schema
+
+
+def test_a_stream_has_one_type() -> None:
+    """Nobody could ask for a pattern."""
+
+    async def items(self: Any) -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(ConfigError, match="pattern"):
+        on("a.*")(items)
+
+
+def test_a_stream_is_neither_called_nor_sent_a_signal() -> None:
+    """It is left out of what a signal runs; a type that only a stream has says so."""
+
+    class Mixed(Agent, name="definition.mixed"):
+        @on("a.*")
+        async def any_of(self) -> None: ...
+
+        @on("a.b")
+        async def items(self) -> AsyncIterator[int]:
+            yield 1
+
+        @on("c.d")
+        async def others(self) -> AsyncIterator[int]:
+            yield 1
+
+    spec = spec_of(Mixed)
+    assert [one.type for one in spec.handlers_for("a.b")] == ["a.*"]
+    assert spec.stream_for("a.b").type == "a.b"
+    assert spec.handler_for("a.c").type == "a.*"
+    for refused in (spec.handler_for, spec.handlers_for):
+        with pytest.raises(InvalidInputError, match=r"Mixed.others.*stream"):
+            refused("c.d")
+    with pytest.raises(InvalidInputError, match=r"Mixed.any_of.*call"):
+        spec.stream_for("a.c")
+    for missing in (spec.handler_for, spec.handlers_for, spec.stream_for):
+        with pytest.raises(HandlerNotFoundError, match=r"did you mean 'c\.d'"):
+            missing("c.dd")
 
 
 def test_a_handler_needs_self() -> None:

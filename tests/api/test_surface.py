@@ -19,25 +19,38 @@ NAMES = [
     "AsyncAgentRef",
     "AsyncCluster",
     "AsyncRunRef",
+    "Breaker",
+    "Closure",
     "Cluster",
     "ClusterConfig",
     "Context",
+    "Continue",
     "ErrorInfo",
     "Fence",
+    "Halt",
     "Handle",
     "Instruction",
     "Needs",
     "NodeInfo",
     "Outcome",
+    "Plan",
+    "PlanResult",
     "Reply",
+    "Resource",
     "RunOptions",
     "RunRef",
     "Signal",
+    "Toolbox",
     "TurnContext",
+    "Workflow",
     "action",
+    "async_closure",
+    "chain",
+    "closure",
     "new_id",
     "on",
     "run",
+    "run_plan",
     "run_many",
     "run_sync",
     "start",
@@ -75,24 +88,7 @@ NAMES = [
     "WireError",
 ]
 
-NOT_YET = [
-    "chain",
-    "closure",
-    "async_closure",
-    "Plan",
-    "PlanResult",
-    "run_plan",
-    "Workflow",
-    "Toolbox",
-    "Resource",
-    "Breaker",
-    "Continue",
-    "Halt",
-    "MovePlan",
-    "Session",
-    "Subscription",
-    "crdt",
-]
+NOT_YET = ["MovePlan", "Session", "Subscription", "crdt"]
 
 ACTION_KEYWORDS = (
     "name=None, description='', category='', tags=(), version='1', executor='auto', needs=None"
@@ -107,6 +103,19 @@ FUNCTIONS: dict[str, str] = {
     "start": "action, params=None, context=None, **options",
     "run_many": "action, items, context=None, *, max_concurrency=None, on_failure='raise', "
     "progress=None, **options",
+    "chain": "steps, params=None, context=None, *, interrupt=None, **options",
+    "closure": "action, params=None, context=None, **options",
+    "async_closure": "action, params=None, context=None, **options",
+    "Closure.__call__": "self, params=None, context=None, **options",
+    "Closure.start": "self, params=None, context=None, **options",
+    "Plan": "*, context=None",
+    "Plan.add": "self, step, action, params=None, *, depends_on=(), **options",
+    "run_plan": "plan, params=None, context=None, *, max_concurrency=None, resume=None, **options",
+    "Toolbox": "*actions",
+    "Toolbox.schemas": "self, *, strict=False",
+    "Toolbox.run": "self, name, arguments, context=None",
+    "Resource": "name, open, *, limit=None, timeout=10.0, check=None",
+    "Breaker": "name, *, failures=5, reset=30.0",
     "Action.__init_subclass__": f"*, {ACTION_KEYWORDS}, **options",
     "Action.run": "self, params, ctx, /",
     "Action.on_before_validate": "self, params, /",
@@ -120,6 +129,7 @@ FUNCTIONS: dict[str, str] = {
     "Agent.on_start": "self",
     "Agent.on_stop": "self",
     "Context.remaining": "self",
+    "Context.use": "self, resource, /",
     "TurnContext.send": "self, to, signal, /",
     "TurnContext.start": "self, action, params, /, *, reply=None, tag='', needs=None, **options",
     "TurnContext.cancel": "self, run_id, /",
@@ -149,6 +159,7 @@ FUNCTIONS: dict[str, str] = {
     "on_failure='raise', progress=None, **options",
     "Cluster.nodes": "self",
     "Cluster.actions": "self, *, name=None, tag=None",
+    "AgentRef.stream": "self, handler, /, *args, **kwargs",
     "AgentRef.options": "self, *, timeout=None, op_id=None",
     "AgentRef.state": "self, *, consistency=None",
     "AgentRef.info": "self",
@@ -163,6 +174,7 @@ SIGNAL = "type, data=None, /, *, id=None, source=None, subject=None, time=None"
 TESTING: dict[str, str] = {
     "AgentHarness": "agent, agent_id='test'",
     "AgentHarness.call": "self, handler, /, *args, **kwargs",
+    "AgentHarness.stream": "self, handler, /, *args, **kwargs",
     "AgentHarness.deliver": "self, signal, /",
     "AgentHarness.advance": "self, seconds",
     "AgentHarness.stub": "self, agent_id, handler, /, *, returns=None, raises=None",
@@ -190,7 +202,7 @@ PAIRS = [
     (testing.LocalCluster, testing.AsyncLocalCluster),
 ]
 SYNC_ONLY = {"submit"}  # an awaitable call is its own future
-NO_IO = {"options", "ref", "connect", "local", "agents"}
+NO_IO = {"options", "ref", "connect", "local", "agents", "stream"}
 
 
 def found(module: Any, path: str) -> Any:
@@ -238,6 +250,8 @@ def test_constructors_of_values() -> None:
         "retry_jitter",
         "retry_max_delay",
         "retry_on",
+        "fallback",
+        "breaker",
     ]
 
 
@@ -309,7 +323,7 @@ def test_contexts_have_their_attributes() -> None:
         "delete",
     ]:
         assert hasattr(jido.TurnContext, name), name
-    for name in ("emit", "schedule", "subscribe", "use"):
+    for name in ("emit", "schedule", "subscribe"):
         assert not hasattr(jido.TurnContext, name), name
     assert isinstance(jido.Fence.token, property)
 

@@ -35,6 +35,7 @@ def test_a_row_holds_medians_and_their_ratio() -> None:
 def test_spread_is_range_over_median() -> None:
     """(max - min) / median, of each side by itself."""
     assert spread([8.0, 10.0, 12.0]) == pytest.approx(0.4)
+    assert spread([-1.0, 0.0, 2.0]) == pytest.approx(3.0)  # of nothing, in the metric's unit
     assert row(RATE, [8, 10, 12], [1, 1, 1]).spread == (0.4, 0.0)
 
 

@@ -83,6 +83,18 @@ class Break(Action, name="contract.break"):
         raise ValueError("broken")
 
 
+class Mend(Action, name="contract.mend"):
+    """What is to run in place of `Break`."""
+
+    class Params(BaseModel):
+        how: str = "value"
+
+    async def run(self, params: Params, ctx: Context) -> int:
+        if params.how == "stock":
+            raise ValueError("no glue either")
+        return 7
+
+
 class Flaky(Action, name="contract.flaky"):
     """Fails until it has run often enough; its runs are lines of a file."""
 

@@ -24,6 +24,7 @@ from tests.contract.actions import (
     Book,
     Break,
     Double,
+    Mend,
     OutOfStock,
     WaitForFile,
     wait_for_file,
@@ -479,6 +480,19 @@ class Boss(Agent, name="contract.boss"):
     @on("boss.break")
     async def break_(self, how: str) -> None:
         self.ctx.start(Break, Break.Params(how=how), reply=self.ended, tag=how)
+
+    @on("boss.mend")
+    async def mend(self, how: str) -> None:
+        params = Break.Params(how=how)
+        self.ctx.start(Break, params, reply=self.ended, tag=how, fallback=Mend)
+
+    @on("boss.run", timeout=1.0)
+    async def run(self, begun: str, go_on: str) -> None:
+        await self.ctx.cluster.run(WaitForFile, {"begun": begun, "go_on": go_on})
+
+    @on("boss.run_sync", timeout=1.0)
+    def run_sync(self, begun: str, go_on: str) -> None:
+        self.ctx.sync_cluster.run(WaitForFile, {"begun": begun, "go_on": go_on})
 
     @on("boss.wait")
     async def wait(self, begun: str, go_on: str) -> str:

@@ -1,7 +1,8 @@
 """Actions on the nodes of the cluster, started by clients and by turns."""
 
+import asyncio
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from jido_cluster import (
     ActionTimeoutError,
     AgentRef,
+    Breaker,
     Cluster,
     ConfigError,
     ExecutionError,
@@ -29,6 +31,7 @@ from tests.contract.actions import (
     Break,
     Double,
     Flaky,
+    Mend,
     NeedsMoon,
     OutOfStock,
     Print,
@@ -109,6 +112,58 @@ def test_retries_and_time_limits_hold_there(
     assert cluster.run(Flaky, params, max_retries=3, retry_delay=0.01) == 3
     with pytest.raises(ActionTimeoutError):
         cluster.run(WaitForFile, gate().files, timeout=0.2)
+
+
+def test_a_fallback_runs_there(cluster: Cluster) -> None:
+    """In place of an action that has failed for good; given by class or name, in `run_many` too."""
+    assert cluster.run(Break, fallback=Mend) == 7
+    assert cluster.run(Break, fallback="contract.mend") == 7
+    assert cluster.start(Break, fallback=Mend).result(15) == 7
+    assert cluster.run_many(Break, [{"how": "value"}] * 3, fallback=Mend) == [7] * 3
+    with pytest.raises(ExecutionError, match="no glue either"):
+        cluster.run(Break, {"how": "stock"}, fallback=Mend)
+    run: Any = cluster.run
+    with pytest.raises(ConfigError, match="fallback"):
+        run(Break, fallback=len)
+
+
+def test_a_breaker_counts_there(cluster: Cluster, name: str) -> None:
+    """By its name, in each process: after one failure it opens, and further runs are refused."""
+    breaker = Breaker(name, failures=1, reset=600.0)
+    outcomes = cluster.run_many(
+        Break, [{}] * 40, on_failure="collect", max_concurrency=1, breaker=breaker
+    )
+    kinds = [one.error.kind for one in outcomes if one.error]
+    assert len(kinds) == 40
+    assert set(kinds) == {"execution_error", "circuit_open"}
+    run: Any = cluster.run
+    with pytest.raises(ConfigError, match="breaker"):
+        run(Break, breaker=name)
+
+
+def test_a_run_whose_caller_leaves_is_cancelled(cluster: Cluster, gate: MakeGate) -> None:
+    """`run` and `run_many` wait for what they start, unlike `start`."""
+    door, others = gate(), [gate() for _ in range(2)]
+
+    async def leave(work: Coroutine[Any, Any, Any], doors: list[Gate]) -> None:
+        task = asyncio.ensure_future(work)
+        for one in doors:
+            await asyncio.to_thread(one.wait_begun)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+
+    inner = cluster._inner
+    wait_until(lambda: _runs(cluster) == 0, "the end of all runs")
+    cluster._portal.call(leave(inner.run(WaitForFile, door.files), [door]))
+    items = [one.files for one in others]
+    cluster._portal.call(leave(inner.run_many(WaitForFile, items), others))
+    wait_until(lambda: _runs(cluster) == 0, "the end of the runs that nobody waits for")
+
+
+def _runs(cluster: Cluster) -> float:
+    """What the nodes have to do: agents are idle in these tests."""
+    return sum(node.load for node in cluster.nodes())
 
 
 def test_an_action_calls_agents(cluster: Cluster, name: str) -> None:
@@ -317,6 +372,24 @@ def test_a_failure_is_a_reply_too(boss: AgentRef[Boss], how: str, said: str) -> 
     """The outcome holds the error, typed by its kind."""
     boss.call(Boss.break_, how)
     assert wait_until(lambda: boss.state().done, "the reply") == [said]
+
+
+def test_a_fallback_of_a_turn(boss: AgentRef[Boss]) -> None:
+    """Its result is the outcome that the turn gets."""
+    boss.call(Boss.mend, "value")
+    assert wait_until(lambda: boss.state().done, "the reply") == ["value: none: 7 (node: True)"]
+
+
+@pytest.mark.parametrize("handler", [Boss.run, Boss.run_sync], ids=["async", "sync"])
+def test_a_run_ends_with_the_turn_that_waits_for_it(
+    cluster: Cluster, boss: AgentRef[Boss], gate: MakeGate, handler: Any
+) -> None:
+    """When its deadline passes, the run is cancelled."""
+    door = gate()
+    wait_until(lambda: _runs(cluster) == 0, "the end of all runs")
+    with pytest.raises(ExecutionError):
+        boss.call(handler, **door.files)
+    wait_until(lambda: _runs(cluster) == 0, "the end of the run")
 
 
 def test_a_turn_cancels_a_run(boss: AgentRef[Boss], gate: MakeGate) -> None:

@@ -237,6 +237,17 @@ def _async_hook() -> None:
         async def on_after_run(self, result: Any) -> None: ...
 
 
+def _in_main() -> None:
+    @action(name="test.wrong", executor="process")
+    @_moved_to_main
+    def wrong() -> None: ...
+
+
+def _moved_to_main(function: Callable[..., Any]) -> Callable[..., Any]:
+    function.__module__, function.__qualname__ = "__main__", "wrong"
+    return function
+
+
 def _keyword(**keywords: Any) -> Callable[[], None]:
     def define() -> None:
         class Wrong(Action, **keywords):
@@ -268,11 +279,19 @@ def _untyped(x):  # type: ignore[no-untyped-def]  # noqa: ANN202
         (_constructor, "without arguments, but __init__ wants some: missing .*'pool'"),
         (_async_hook, "on_after_run is async, so run must be async too"),
         (_keyword(timout=5), "unknown keyword 'timout'; did you mean 'timeout'"),
-        (_keyword(fallback=5), "unknown keyword 'fallback'"),
+        (_keyword(fallback=5), "fallback=5: it must be an action"),
+        (_keyword(fallback=Action), "fallback=.*it must be an action"),
+        (_keyword(fallback="a b"), "fallback='a b': it must be an action"),
+        (_keyword(breaker="payments"), r"breaker='payments': it must be a Breaker\(name\)"),
         (_keyword(timeout=-1), "timeout=-1: it must be seconds > 0"),
         (_keyword(name="a b"), r"name='a b' is not an id"),
         (_keyword(name=""), "name='' is not an id"),
-        (_keyword(executor="process"), "executor='process' is not available; use 'auto'"),
+        (
+            _keyword(executor="thread"),
+            r"executor='thread': it must be one of \('auto', 'process'\)",
+        ),
+        (_keyword(executor="process"), "move it out of the function it is in"),
+        (_in_main, "which __main__ is not: move the action to a module of its own"),
         (_keyword(tags="video"), "tags='video': it must be a list"),
         (_keyword(version=2), "version=2: it must be a text"),
         (_keyword(needs={"gpu": 1}), r"it must be a Needs"),

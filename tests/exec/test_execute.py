@@ -347,9 +347,12 @@ def test_events_tell_the_story_of_a_run(heard: Heard) -> None:
     base = {"action": "flaky", "version": "1", "run_id": run_id, "node": "n1"}
     assert heard[0][1:] == ({"attempt": 1}, base)
     failed = base | {"error_kind": "execution_error", "retryable": True}
-    assert heard[1][1:] == ({"attempt": 1, "duration": 0.25}, failed)
+    assert heard[1][1:] == ({"attempt": 1, "duration": 0.25, "queue": 0.0}, failed)
     assert heard[2][1:] == ({"attempt": 1, "delay": 1.0}, failed)
-    assert heard[4][1:] == ({"attempt": 2, "duration": 0.25}, failed | {"retryable": False})
+    assert heard[4][1:] == (
+        {"attempt": 2, "duration": 0.25, "queue": 0.0},
+        failed | {"retryable": False},
+    )
     undone = failed | {"retryable": False, "action": "flaky.on_error", "compensated": True}
     assert heard[5][1:] == ({"attempt": 2, "duration": 0.5}, undone)
     assert "secret" not in repr(heard)

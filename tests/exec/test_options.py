@@ -1,11 +1,36 @@
 """Run options: the rule for each value, and that the nearest wins."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from jido_cluster.errors import ConfigError, ExecutionError
-from jido_cluster.exec.options import ResolvedOptions, check_options, dump_options, resolve
+from jido_cluster.exec import Action, Context, action, configure, options, run_sync
+from jido_cluster.exec.action import spec_of
+from jido_cluster.exec.breaker import Breaker
+from jido_cluster.exec.options import (
+    ResolvedOptions,
+    check_options,
+    dump_options,
+    load_options,
+    resolve,
+)
+from jido_cluster.exec.runner import options_of
+
+
+@action(name="options.other", timeout=7.0)
+async def other() -> str:
+    return "other"
+
+
+@action(name="options.asks", max_retries=2)
+async def asks(ctx: Context) -> float | None:
+    return ctx.remaining()
+
+
+def plain() -> None:
+    """No action."""
 
 
 def test_defaults() -> None:
@@ -18,6 +43,8 @@ def test_defaults() -> None:
         retry_jitter=0.1,
         retry_max_delay=30.0,
         retry_on=(),
+        fallback=None,
+        breaker=None,
     )
 
 
@@ -55,6 +82,14 @@ def test_the_nearest_place_wins() -> None:
         ("retry_on", (ValueError(),)),
         ("retry_on", (KeyboardInterrupt,)),
         ("retry_on", (ExecutionError,)),
+        ("fallback", 5),
+        ("fallback", "a b"),
+        ("fallback", ""),
+        ("fallback", plain),
+        ("fallback", Action),
+        ("fallback", dict),
+        ("breaker", "payments"),
+        ("breaker", 5),
     ],
 )
 def test_ill_values_are_refused(name: str, value: Any) -> None:
@@ -70,6 +105,9 @@ def test_ill_values_are_refused(name: str, value: Any) -> None:
         {"timeout": 0.001, "max_retries": 0},
         {"retry_delay": 0, "retry_backoff": 1, "retry_jitter": 0, "retry_max_delay": 0},
         {"retry_jitter": 1.0, "retry_on": (KeyError, OSError)},
+        {"fallback": other, "breaker": Breaker("options")},
+        {"fallback": "options.not_here_yet"},
+        {"fallback": None, "breaker": None},
     ],
 )
 def test_good_values_pass_as_a_copy(options: dict[str, Any]) -> None:
@@ -93,3 +131,48 @@ def test_exception_types_do_not_travel() -> None:
     assert dump_options({"timeout": 1.0, "retry_on": ()}) == {"timeout": 1.0}
     with pytest.raises(ConfigError, match="declare it on the action"):
         dump_options({"retry_on": (KeyError,)})
+
+
+def test_what_travels_comes_back_as_it_was() -> None:
+    """Checked again on the other side; without a run around it there is no budget."""
+    given: Any = {"timeout": None, "fallback": other, "breaker": Breaker("options")}
+    loaded, budget = load_options(dump_options(given))
+    assert loaded == {**given, "fallback": "options.other"}
+    assert budget is None
+    with pytest.raises(ConfigError, match="did you mean 'max_retries'"):
+        load_options({"retries": 1})
+
+
+# ------------------------------------------------------------------ the process's configuration
+
+
+@pytest.fixture
+def _unconfigured() -> Iterator[None]:
+    yield
+    configure()
+
+
+@pytest.mark.usefixtures("_unconfigured")
+def test_the_configuration_fills_what_action_and_call_leave_open() -> None:
+    """Of each option the nearest place counts; a second configuration replaces the first."""
+    configure(timeout=5.0, max_retries=9)
+    spec = spec_of(asks)
+    assert (spec.options.timeout, spec.options.max_retries) == (5.0, 2)
+    assert options_of(spec, {"timeout": 3.0}).timeout == 3.0
+    assert spec_of(other).options.timeout == 7.0
+    left = run_sync(asks)
+    assert left is not None
+    assert 4.0 < left <= 5.0
+    configure(retry_delay=0.5)
+    assert (spec.options.timeout, spec.options.retry_delay) == (30.0, 0.5)
+    configure()
+    assert spec.options == ResolvedOptions(max_retries=2)
+
+
+@pytest.mark.usefixtures("_unconfigured")
+def test_an_ill_configuration_changes_nothing() -> None:
+    """It is refused as a whole."""
+    configure(timeout=5.0)
+    with pytest.raises(ConfigError, match="configuration: max_retries=-1"):
+        configure(timeout=6.0, max_retries=-1)
+    assert options.CONFIGURED == {"timeout": 5.0}

@@ -2,8 +2,13 @@
 
 import asyncio
 import os
+import subprocess
+import time
+from collections.abc import AsyncIterator
 
-from jido_cluster import Agent, on
+from pydantic import BaseModel
+
+from jido_cluster import Action, Agent, Context, on
 
 
 class Ledger(Agent, name="faults.ledger"):
@@ -61,3 +66,37 @@ class Lodger(Agent, name="faults.lodger", isolation="dedicated"):
     async def pid(self) -> int:
         """Process id of the worker."""
         return os.getpid()
+
+
+class Stuck(Agent, name="faults.stuck", isolation="dedicated"):
+    """Gives an item, then blocks its whole process."""
+
+    value: int = 0
+
+    @on("stuck.stream")
+    async def stream(self) -> AsyncIterator[int]:
+        """Can be stopped by nothing but the end of its process."""
+        self.value += 1000
+        yield 1
+        while True:
+            time.sleep(1.0)  # noqa: ASYNC251 - the point
+
+    @on("stuck.add")
+    async def add(self) -> int:
+        """One more."""
+        self.value += 1
+        return self.value
+
+
+class Family(Action, name="faults.family", timeout=None, max_retries=5, retry_delay=0.01):
+    """Starts processes that start processes, writes down their ids, and waits for them."""
+
+    class Params(BaseModel):
+        path: str
+
+    def run(self, params: Params, ctx: Context) -> int:
+        """Fails, to be tried again, whenever they end."""
+        script = 'sleep 1000 & echo "$1 $$ $!" >> "$0"; wait'
+        command = ["/bin/sh", "-c", script, params.path, str(os.getpid())]
+        subprocess.run(command, check=False)
+        raise ConnectionError("they ended")

@@ -1,6 +1,8 @@
 """Agents of the runtime's tests; their handlers run in the test's own process."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import ClassVar
 
 from pydantic import BaseModel
@@ -42,6 +44,22 @@ class Tally(Agent, name="runtime.tally"):
         await asyncio.sleep(seconds)
         return seconds
 
+    @on("tally.items")
+    async def give(self, n: int, pause: float = 0.0) -> AsyncIterator[int]:
+        for _ in range(n):
+            self.value += 1
+            yield self.value
+            await asyncio.sleep(pause)
+
+    @on("tally.cling")
+    async def cling(self) -> AsyncIterator[int]:
+        """Neither its deadline nor its caller's leaving ends it: it goes on as long as it may."""
+        while True:
+            self.value += 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1.0)
+            yield self.value
+
     @on("tally.end")
     async def end(self) -> str:
         self.ctx.delete()
@@ -65,6 +83,11 @@ class Guest(Agent, name="runtime.guest", virtual=True):
     async def visit(self) -> int:
         self.visits += 1
         return self.visits
+
+    @on("guest.items")
+    async def items(self, n: int) -> AsyncIterator[int]:
+        for item in range(n):
+            yield item
 
 
 class Drowsy(Tally, name="runtime.drowsy", idle_timeout=60.0):

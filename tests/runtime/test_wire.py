@@ -124,7 +124,7 @@ def test_a_host_survives_any_frame(frames: list[bytes]) -> None:
             for data in frames:
                 try:
                     async with asyncio.timeout(60):
-                        await host.frame(data)
+                        await host.frame(data, None)
                 except (WireError, PeerTroubleError):
                     pass
             assert await ref.call(Tally.add) == 1
@@ -157,7 +157,7 @@ def test_a_message_of_wrong_types_is_refused(entry: list[Any]) -> None:
             ref = await cluster.spawn(Tally, "t-1")
             (host,) = hosts_of(cluster)
             try:
-                answer = unpack(await host.frame(frame(entry)))
+                answer = unpack(await host.frame(frame(entry), None))
             except WireError:
                 pass
             else:
