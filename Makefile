@@ -1,5 +1,5 @@
 # Every target makes .venv by itself, once, from a Python >= 3.11 with pip (or uv, when it is on PATH).
-.PHONY: help demo test check sim mutants bench lock venv
+.PHONY: help demo test check coverage sim mutants bench lock venv
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -22,6 +22,10 @@ check: venv   ## format, lint, types, layers, lock in step with pyproject
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/lock.py --check
+
+coverage: venv   ## branches of the Exec core that its own tests take: at least 95 %
+	$(BIN)/coverage run --branch --source=jido_cluster/exec -m pytest -q tests/exec
+	$(BIN)/coverage report --skip-covered --fail-under=95
 
 mutants: venv   ## change the code that decides about retries and chains; list what no test notices
 	$(BIN)/mutmut run $(ARGS)

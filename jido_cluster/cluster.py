@@ -34,6 +34,7 @@ from jido_cluster.errors import InvalidInputError, JidoError
 from jido_cluster.exec.needs import Needs
 from jido_cluster.exec.options import RunOptions
 from jido_cluster.exec.outcome import Outcome
+from jido_cluster.exec.resource import Resource
 from jido_cluster.exec.run import AsyncRun, SyncRun
 from jido_cluster.ids import check_id
 from jido_cluster.refs import AsyncAgentRef, agent_info
@@ -131,6 +132,7 @@ class AsyncCluster:
         *,
         config: ClusterConfig | None = None,
         data_dir: Path | str | None = None,
+        resources: Mapping[Resource[Any], Any] | None = None,
         virtual_time: bool = False,
     ) -> "Connecting[AsyncLocalCluster]":
         """Start a cluster of `nodes` nodes inside this process, without Ray.
@@ -139,11 +141,15 @@ class AsyncCluster:
             nodes: How many, 1 to 64; they are called "node-1", "node-2" and so on.
             config: Settings.
             data_dir: Where nodes keep durable state; unused while state is kept in memory.
+            resources: What `ctx.use` gives in place of these resources, in this whole process,
+                until the cluster is closed; for tests.
             virtual_time: Time stands still until `advance`; for tests.
         """
         from jido_cluster.testing import start_local
 
-        return Connecting(start_local(nodes, config, data_dir, virtual_time=virtual_time))
+        return Connecting(
+            start_local(nodes, config, data_dir, resources, virtual_time=virtual_time)
+        )
 
     async def __aenter__(self) -> Self:
         self._connection.check_usable()

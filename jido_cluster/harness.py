@@ -20,6 +20,7 @@ from jido_cluster.errors import ActionTimeoutError, AgentNotFoundError, JidoErro
 from jido_cluster.exec.action import find_action
 from jido_cluster.exec.instruction import Instruction
 from jido_cluster.exec.options import load_options
+from jido_cluster.exec.resource import Resource, override_all
 from jido_cluster.ids import check_id, new_id
 from jido_cluster.runtime.flow import Outflow
 from jido_cluster.runtime.turn import (
@@ -54,6 +55,7 @@ class AgentHarness(Generic[A]):
     Args:
         agent: The agent; the harness works on a copy of its state.
         agent_id: Its id.
+        resources: What `ctx.use` gives in place of these resources while a turn runs.
 
     Attributes:
         emitted: Signals the agent published.
@@ -61,7 +63,15 @@ class AgentHarness(Generic[A]):
         started: Actions it started, in order, as instructions.
     """
 
-    def __init__(self, agent: A, agent_id: str = "test") -> None:
+    def __init__(
+        self,
+        agent: A,
+        agent_id: str = "test",
+        *,
+        resources: Mapping[Resource[Any], Any] | None = None,
+    ) -> None:
+        override_all(resources).close()  # names what is no resource here, not in a turn
+        self._resources = dict(resources or {})
         self._spec = spec_of(type(agent))
         self._id = check_id(agent_id)
         self._state = self._spec.dump(agent)
@@ -202,8 +212,9 @@ class AgentHarness(Generic[A]):
         entry = (context, limit)
         self._running.append(entry)
         try:
-            async with limit:
-                return await work
+            with override_all(self._resources):
+                async with limit:
+                    return await work
         except TimeoutError as error:
             if isinstance(error, JidoError):
                 raise

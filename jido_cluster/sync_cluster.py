@@ -14,6 +14,7 @@ from jido_cluster.config import ClusterConfig
 from jido_cluster.exec.needs import Needs
 from jido_cluster.exec.options import RunOptions
 from jido_cluster.exec.outcome import Outcome
+from jido_cluster.exec.resource import Resource
 from jido_cluster.exec.run import AsyncRun, SyncRun
 from jido_cluster.portal import Portal
 from jido_cluster.refs import AgentRef, AsyncAgentRef
@@ -58,12 +59,13 @@ class Cluster:
         *,
         config: ClusterConfig | None = None,
         data_dir: Path | str | None = None,
+        resources: Mapping[Resource[Any], Any] | None = None,
         virtual_time: bool = False,
     ) -> "LocalCluster":
         """As `AsyncCluster.local`."""
         from jido_cluster.testing import start_local_sync
 
-        return start_local_sync(nodes, config, data_dir, virtual_time=virtual_time)
+        return start_local_sync(nodes, config, data_dir, resources, virtual_time=virtual_time)
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,10 @@ Levels, cheapest first: call a handler as a plain method; `AgentHarness` for who
 """
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from jido_cluster._local.clock import VirtualLoop
 from jido_cluster._local.runtime import LocalRuntime, LocalTransport, check_local
@@ -15,6 +18,7 @@ from jido_cluster.config import ClusterConfig
 from jido_cluster.connection import Connection
 from jido_cluster.connections import Binding, forget_process_binding, set_process_binding
 from jido_cluster.errors import InvalidOutputError, UsageError
+from jido_cluster.exec.resource import Resource, override_all
 from jido_cluster.harness import AgentHarness
 from jido_cluster.ids import new_id
 from jido_cluster.portal import Portal, new_loop
@@ -102,9 +106,10 @@ class LocalCluster(Cluster):
 class LocalDriver:
     """The driver of a local cluster: the connection owns the cluster."""
 
-    def __init__(self, runtime: LocalRuntime, name: str) -> None:
+    def __init__(self, runtime: LocalRuntime, name: str, fakes: ExitStack) -> None:
         self.runtime = runtime
         self._name = name
+        self._fakes = fakes
 
     async def ship(self, definition: type) -> None:
         """Nothing to do: every node is this process."""
@@ -112,17 +117,21 @@ class LocalDriver:
     async def disconnect(self) -> None:
         """End the cluster."""
         forget_process_binding(self._name)
-        await self.runtime.stop()
+        await self.shutdown()
 
     async def shutdown(self) -> None:
         """End the cluster."""
-        await self.runtime.stop()
+        try:
+            await self.runtime.stop()
+        finally:
+            self._fakes.close()
 
 
 async def start_local(
     nodes: int,
     config: ClusterConfig | None,
     data_dir: Path | str | None,
+    resources: Mapping[Resource[Any], Any] | None = None,
     *,
     virtual_time: bool = False,
 ) -> AsyncLocalCluster:
@@ -149,8 +158,13 @@ async def start_local(
         return Binding(Connection(name, client, settings, driver, "local"), loop)
 
     runtime = LocalRuntime(nodes, settings, bind)
-    driver = LocalDriver(runtime, name)
-    await runtime.start()
+    fakes = override_all(resources)
+    driver = LocalDriver(runtime, name, fakes)
+    try:
+        await runtime.start()
+    except BaseException:
+        fakes.close()
+        raise
     client = Client(LocalTransport(runtime), runtime.view)
     await client.start()
     connection = Connection(name, client, settings, driver, "local")
@@ -162,13 +176,15 @@ def start_local_sync(
     nodes: int,
     config: ClusterConfig | None,
     data_dir: Path | str | None,
+    resources: Mapping[Resource[Any], Any] | None = None,
     *,
     virtual_time: bool = False,
 ) -> LocalCluster:
     """A new local cluster on a thread of its own."""
     portal = Portal.start(VirtualLoop if virtual_time else new_loop, name="jido-local")
     try:
-        inner = portal.call(start_local(nodes, config, data_dir, virtual_time=virtual_time))
+        starting = start_local(nodes, config, data_dir, resources, virtual_time=virtual_time)
+        inner = portal.call(starting)
     except BaseException:
         portal.stop()
         raise

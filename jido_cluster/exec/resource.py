@@ -15,8 +15,8 @@ import contextlib
 import math
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +24,7 @@ from jido_cluster.errors import ConfigError, UsageError
 from jido_cluster.exec.context import Context
 from jido_cluster.exec.resource_pool import Instance, Pool, ResourceStatistics, sync_loop
 
-__all__ = ["Resource", "ResourceStatistics", "Use"]
+__all__ = ["Resource", "ResourceStatistics", "Use", "override_all"]
 
 T = TypeVar("T")
 
@@ -111,6 +111,21 @@ class Resource(Generic[T]):
         Whoever uses the resource afterwards, or meanwhile, opens another.
         """
         await self._pool.close()
+
+
+def override_all(resources: Mapping[Resource[Any], Any] | None) -> ExitStack:
+    """Overrides each of the resources with its value until the stack is closed.
+
+    Raises:
+        ConfigError: A key is no `Resource`; nothing is overridden.
+    """
+    for resource in resources or ():
+        if not isinstance(resource, Resource):
+            raise ConfigError(f"resources: {resource!r} is no Resource: give {{resource: value}}")
+    stack = ExitStack()
+    for resource, value in (resources or {}).items():
+        stack.enter_context(resource.override(value))
+    return stack
 
 
 class Use(Generic[T]):

@@ -146,7 +146,7 @@ FUNCTIONS: dict[str, str] = {
     "JidoError.from_dict": "data",
     "Needs": "labels=<factory>, resources=<factory>, actions=()",
     "Cluster.connect": "address=None, *, name='default', config=None, start=True",
-    "Cluster.local": "nodes=1, *, config=None, data_dir=None, virtual_time=False",
+    "Cluster.local": "nodes=1, *, config=None, data_dir=None, resources=None, virtual_time=False",
     "Cluster.close": "self",
     "Cluster.shutdown": "self",
     "Cluster.options": "self, *, timeout=None, op_id=None",
@@ -172,7 +172,7 @@ FUNCTIONS: dict[str, str] = {
 }
 SIGNAL = "type, data=None, /, *, id=None, source=None, subject=None, time=None"
 TESTING: dict[str, str] = {
-    "AgentHarness": "agent, agent_id='test'",
+    "AgentHarness": "agent, agent_id='test', *, resources=None",
     "AgentHarness.call": "self, handler, /, *args, **kwargs",
     "AgentHarness.stream": "self, handler, /, *args, **kwargs",
     "AgentHarness.deliver": "self, signal, /",
