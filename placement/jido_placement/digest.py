@@ -21,4 +21,5 @@ def h64(text: str) -> int:
 
 def shard_of(agent_id: str, shards: int) -> int:
     """The shard that holds this agent, 0 <= result < `shards`; `shards` > 0."""
-    return h64(agent_id) % shards
+    # `h64` written out: the call would cost a tenth of a look-up.
+    return int.from_bytes(blake2b(agent_id.encode(), digest_size=8).digest(), "big") % shards

@@ -9,7 +9,7 @@ them. In order:
    its weight first, since it holds the state. When all survivors are at their limit, one of them
    hands another shard to a replica of that one, as long as such double moves are few. Only then an
    outsider leads: in ring order, one whose zone has a place in the shard.
-3. A leader above its limit hands shards to the least loaded node.
+3. A leader above its limit hands shards to the least loaded node that is below its own.
 4. While fewer leaderships moved than the change of shares accounts for, the most loaded node hands
    one to the least loaded, if that lowers the larger of their loads per weight. This is how a node
    that joins gets its share, and how leftovers of earlier changes are smoothed.
@@ -157,7 +157,10 @@ class _Leaders:
         nodes = range(len(self.led))
         for donor in nodes:
             while len(self.led[donor]) > self.quota.limit[donor]:
-                self.hand_over(donor, min(nodes, key=self.load_with_one_more))
+                # The least loaded for its weight may be at its limit, or the donor itself; since
+                # the limits together exceed the shards, somebody has room.
+                able = filter(self.has_room, nodes)
+                self.hand_over(donor, min(able, key=self.load_with_one_more))
 
     def level(self, budget: int) -> None:
         nodes = range(len(self.led))

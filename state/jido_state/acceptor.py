@@ -8,7 +8,8 @@ answer rests on is durable before the answer leaves.
 *Departure*: one promise covers all registers of a shard.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from jido_placement.config import GroupConfig, Replica
 from jido_state.journal import Journal
@@ -57,6 +58,7 @@ class Acceptor:
 
     __slots__ = (
         "_bad",
+        "_config_of",
         "_journal",
         "_list_rows",
         "header",
@@ -75,6 +77,7 @@ class Acceptor:
         *,
         rows: Mapping[str, Row],
         bad: Iterable[str],
+        config_of: Callable[[Any], GroupConfig] | None = None,
         leaves: int,
         list_rows: int,
     ) -> None:
@@ -82,6 +85,7 @@ class Acceptor:
         self.header = header
         self.rows = dict(rows)
         self.staged: dict[str, Row] = {}
+        self._config_of = config_of
         self._bad = tuple(sorted(bad))
         self.is_whole = not self._bad
         self.tree = MerkleTree(leaves)
@@ -123,10 +127,14 @@ class Acceptor:
             status = "learner"
         else:
             status = "removed"
-        if self.header.status == "pending" and status != "removed":
+        before = self.header.status
+        if before == "pending" and status != "removed":
             status = "pending"  # until the root group has recorded that it is formatted
-        if self.header.status == "removed":
+        elif before == "removed":
             status = "removed"
+        elif before == "voter" and self._config_of is not None:
+            # The record that removes it may yet come to nothing: it goes on answering, for ever.
+            status = "voter"
         self.header = self.header._replace(config=config, status=status)
         self._journal.write_header(self.header)
         if status == "removed" and (self.rows or self.staged):
@@ -156,6 +164,13 @@ class Acceptor:
         self.rows[key] = row
         self.tree.put(key, row.version, row.flags)
         self._journal.write_row(key, row)
+        if self._config_of is not None:
+            self.use(self._config_of(row.content))
+
+    def use(self, config: GroupConfig) -> None:
+        """Goes by this config, be its number higher or lower: the root group's own."""
+        if config != self.header.config:
+            self.adopt(config)
 
     def forget(self, key: str) -> None:
         """Drops a row; durable with this step's write."""

@@ -16,7 +16,7 @@ from jido_state.versions import NO_BALLOT, Ballot, Version
 __all__ = ["CorruptRowError", "SealedRow", "open_row", "restamp", "seal_row"]
 
 FORMAT: Final = 1
-_HEAD = Struct(">BBHIIHQHIIHII")  # format, flags, version, tomb, content's length and checksum
+_HEAD = Struct(">BBHIIHQHIIHI")  # format, flags, version, tomb, checksum of the content
 _SUM = Struct(">I")
 _START: Final = _HEAD.size + _SUM.size
 
@@ -68,7 +68,7 @@ def seal_row(  # noqa: D417 - the fields are those of `SealedRow`
         shard: Number of the shard, 0 to 2**32 - 1.
         key: The row's key.
     """
-    head = _HEAD.pack(FORMAT, flags, *version, *tomb, len(content), crc32(content))
+    head = _HEAD.pack(FORMAT, flags, *version, *tomb, crc32(content))
     return head + _SUM.pack(_head_sum(shard, key, head)) + content
 
 
@@ -80,9 +80,9 @@ def open_row(shard: int, key: str, data: bytes) -> SealedRow:
     """
     head = _checked_head(shard, key, data)
     content = data[_START:]
-    if head[-2] != len(content) or head[-1] != crc32(content):
+    if head[-1] != crc32(content):
         raise CorruptRowError(shard, key, "the content does not fit its checksum")
-    _, flags, recovery, config, round_, node, number, *tomb = head[:-2]
+    _, flags, recovery, config, round_, node, number, *tomb = head[:-1]
     version = Version(recovery, config, round_, node, number)
     return SealedRow(version, flags, Ballot(*tomb) if any(tomb) else NO_BALLOT, content)
 

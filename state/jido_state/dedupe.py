@@ -64,7 +64,11 @@ class _Dropped:
 DROPPED: Final = _Dropped()
 
 
-class Hit(NamedTuple):
+# The answers are no tuples: `Expired()` and `Fresh()` would be equal.
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
     """The operation is done.
 
     Attributes:
@@ -76,23 +80,27 @@ class Hit(NamedTuple):
     is_dropped: bool = False
 
 
-class Expired(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Expired:
     """The caller has acknowledged it, or it is forgotten: it may be done, and is not to be run."""
 
 
-class Fenced(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fenced:
     """The calling agent has called under a higher fence: this caller has lost its right."""
 
     highest: tuple[int, ...]
 
 
-class Full(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Full:
     """There is no room to remember it: it was not run, and may be tried later."""
 
     reason: str
 
 
-class Fresh(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fresh:
     """It has not been done: run it."""
 
 
@@ -135,6 +143,8 @@ class Operations:
 
     def to_data(self) -> list[Any]:
         """As lists, equal for equal tables."""
+        if not self.callers and not self.named and not self.fences:
+            return []
         return [
             [
                 [
@@ -162,9 +172,9 @@ class Operations:
     @classmethod
     def from_data(cls, data: Sequence[Any]) -> Operations:
         """What `to_data` took apart. Raises TypeError or ValueError for anything else."""
-        callers, named, fences = data
-        if not callers and not named and not fences:
+        if not data:
             return NO_OPERATIONS
+        callers, named, fences = data
         by_caller = {}
         for name, floor, used_ms, rows in callers:
             results: dict[int, dict[str, Any]] = {}
@@ -273,29 +283,30 @@ def remember(
         if fence.agent in fences:
             highest = max(highest, fences[fence.agent].fence)
         fences = _put(fences, fence.agent, _Right(now_ms, tuple(highest)), now_ms, window_ms)
-    size = _size(result)
-    kept_bytes = table.kept_bytes + size
-    if size > MAX_RESULT_BYTES or kept_bytes > MAX_TABLE_BYTES:
-        kept_bytes -= size
-        result = DROPPED
+    known = callers.get(op.caller)
     if op.is_named:
+        result = _kept(result, table.kept_bytes)
         named = _put(named, op.path, _Named(now_ms, result), now_ms, window_ms)
         return Operations(callers, named, fences, _count(callers, named))
-    known = callers.get(op.caller)
     if known is None:
+        result = _kept(result, table.kept_bytes)
         caller = _Caller(ack, now_ms, {op.n: {op.path: result}})
         callers = _put(callers, op.caller, caller, now_ms, window_ms)
         return Operations(callers, named, fences, _count(callers, named))
     floor = max(known.floor, ack)
     results: dict[int, Mapping[str, Any]] = {}
+    kept_bytes = table.kept_bytes
     for n, each in known.results.items():
         if n >= floor:
             results[n] = each
         else:
             kept_bytes -= sum(map(_size, each.values()))
-    results[op.n] = {**results.get(op.n, {}), op.path: result}
+    by_path = results.get(op.n, {})
+    kept_bytes -= _size(by_path.get(op.path))
+    result = _kept(result, kept_bytes)
+    results[op.n] = {**by_path, op.path: result}
     callers = {**callers, op.caller: _Caller(floor, now_ms, results)}
-    return Operations(callers, named, fences, kept_bytes)
+    return Operations(callers, named, fences, kept_bytes + _size(result))
 
 
 def union(table: Operations, others: Iterable[Operations], *, now_ms: int) -> Operations:
@@ -369,6 +380,12 @@ def age_of(used_ms: int, now_ms: int) -> int:
 
 def _hit(result: Any) -> Hit:
     return Hit(None, is_dropped=True) if result is DROPPED else Hit(result)
+
+
+def _kept(result: Any, kept_bytes: int) -> Any:
+    """The result as it is remembered beside `kept_bytes` of others."""
+    size = _size(result)
+    return DROPPED if size > MAX_RESULT_BYTES or kept_bytes + size > MAX_TABLE_BYTES else result
 
 
 def _count(callers: Mapping[str, _Caller], named: Mapping[str, _Named]) -> int:

@@ -124,6 +124,8 @@ class VersionVector:
 
     def to_data(self) -> list[Any]:
         """As lists of numbers, equal for equal vectors."""
+        if not self.numbers and not self.floors:
+            return []
         return [
             [[*actor, number] for actor, number in sorted(self.numbers.items())],
             [[source, *floor] for source, floor in sorted(self.floors.items())],
@@ -132,9 +134,9 @@ class VersionVector:
     @classmethod
     def from_data(cls, data: Sequence[Any]) -> VersionVector:
         """What `to_data` took apart. Raises TypeError or ValueError for anything else."""
-        numbers, floors = data
-        if not numbers and not floors:
+        if not data:
             return NOTHING_SEEN
+        numbers, floors = data
         return cls(
             {tuple(dot[:-1]): dot[-1] for dot in numbers},
             {source: tuple(floor) for source, *floor in floors} if floors else {},

@@ -89,7 +89,7 @@ class Election:
         self._grants: set[Replica] = set()
         self._promises: dict[Replica, Promise] = {}
         self._listings: dict[Replica, _Listing] = {}
-        self._due_ms = 0  # when silence becomes a campaign
+        self._pause_ms = 0  # how long it lets others begin first
         self.rest()
 
     @property
@@ -106,10 +106,7 @@ class Election:
         """Ends any campaign, and waits for silence again."""
         seat = self._seat
         self._phase = ""
-        pause = seat.jitter_ms() + seat.rank * seat.settings.rank_ms
-        # Where nobody has ever led there is no silence to wait for.
-        is_fresh = seat.acceptor.promised == NO_BALLOT
-        self._due_ms = pause if is_fresh else seat.settings.election_ms + pause
+        self._pause_ms = seat.jitter_ms() + seat.rank * seat.settings.rank_ms
 
     def tick(self) -> None:
         """Begins a campaign after silence, repeats what was not answered, gives up in time."""
@@ -122,7 +119,7 @@ class Election:
                 # Gone for certain: only the order among the candidates has to be waited for.
                 if silence >= seat.rank * seat.settings.rank_ms:
                     self.begin(is_certain=True)
-            elif silence >= self._due_ms:
+            elif silence >= self._patience_ms():
                 self.begin()
             return
         if now - self._begun_ms >= seat.settings.election_ms:
@@ -131,6 +128,12 @@ class Election:
             seat.heard_ms = now - seat.settings.election_ms
         elif now - self._sent_ms >= seat.settings.resend_ms:
             self._send_again()
+
+    def _patience_ms(self) -> int:
+        """How long a silence becomes a campaign."""
+        # Where nobody has ever led there is no silence to wait for.
+        is_fresh = self._seat.acceptor.promised == NO_BALLOT
+        return self._pause_ms + (0 if is_fresh else self._seat.settings.election_ms)
 
     def begin(
         self, *, is_certain: bool = False, leading: Ballot = NO_BALLOT, is_transfer: bool = False
@@ -278,6 +281,10 @@ class Election:
             or listing is None
             or message.start != listing.next_leaf
         ):
+            return
+        if not message.is_whole:
+            # Spoilt since it promised: what it does not list may have been there.
+            self.rest()
             return
         for key, version, flags, tomb in message.rows:
             listing.rows[key] = Row(version, flags, tomb, UNREAD)

@@ -16,13 +16,13 @@ ballot.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from jido_placement.config import GroupConfig, Replica
 from jido_state.acceptor import Acceptor
 from jido_state.election import Election, Recovered
 from jido_state.journal import Journal
-from jido_state.leadership import Leadership, Listener
+from jido_state.leadership import Leadership
 from jido_state.messages import (
     Accept,
     Accepted,
@@ -56,12 +56,15 @@ from jido_state.messages import (
     Transfer,
     Whole,
 )
+from jido_state.pending import Listener
 from jido_state.seat import Seat
 from jido_state.settings import GroupSettings
 from jido_state.upkeep import AntiEntropy, Reaping
 from jido_state.versions import NO_BALLOT, Ballot
 
 __all__ = ["Group"]
+
+_OF_LEARNERS: Final = frozenset({Prevote, Prepare, List, Read, Confirm})  # of the root group
 
 
 class Group:
@@ -78,6 +81,7 @@ class Group:
         recovery: How often an operator has forced recovery.
         bad: Keys under which the store holds rows that are spoilt: while there are any, what is
             absent is unknown.
+        config_of: For the root group: its own config in a record.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Group:
         *,
         recovery: int = 0,
         bad: Iterable[str] = (),
+        config_of: Callable[[Any], GroupConfig] | None = None,
     ) -> None:
         self._journal = Journal()
         self.acceptor = Acceptor(
@@ -102,9 +107,17 @@ class Group:
             bad=bad,
             leaves=settings.leaves,
             list_rows=settings.list_rows,
+            config_of=config_of,
         )
         self._seat = Seat(
-            node, shard, self.acceptor, self._journal, settings, recovery=recovery, now_ms=now_ms
+            node,
+            shard,
+            self.acceptor,
+            self._journal,
+            settings,
+            recovery=recovery,
+            now_ms=now_ms,
+            config_of=config_of,
         )
         self._listener = listener
         self._election = Election(self._seat, self._won)
@@ -182,7 +195,9 @@ class Group:
         """
         self._begin(now_ms)
         mine = self._seat.config.number
-        if type(message) is ConfigIs:
+        if self._seat.config_of is not None:
+            self._receive_root(sender, message)
+        elif type(message) is ConfigIs:
             self._on_config(sender, message)
         elif message.config < mine:
             self._seat.send(sender.node, ConfigIs(mine, self._seat.config))
@@ -203,39 +218,66 @@ class Group:
                 self._handlers[type(message)](sender, message)
         return self._finish()
 
+    def _receive_root(self, sender: Replica, message: Message) -> None:
+        """As `receive`, for the root group: its config stands in the record that is asked about.
+
+        So anybody is answered, whatever config they go by. Whose answers count is decided by who
+        asked, by the replicas that the answers come from.
+        """
+        if self._is_full:
+            return
+        if self.header.status == "voter":
+            if type(message) is Copy:
+                self.acceptor.copy(sender, message)
+            elif (handler := self._handlers.get(type(message))) is not None:
+                handler(sender, message)
+        elif type(message) is Accept and self.header.status == "learner":
+            config_of = self._seat.config_of
+            assert config_of is not None
+            me = self.acceptor.me
+            naming = [each for each in message.rows if me in config_of(each[1].content).members]
+            if naming:
+                self.acceptor.accept(sender, message._replace(rows=tuple(naming)))
+        elif type(message) is Heartbeat and self.header.status == "learner":
+            self._on_heartbeat(sender, message)
+        elif type(message) is Copied:
+            self._on_copied(sender, message)
+        elif type(message) in _OF_LEARNERS and self.header.status == "learner":
+            # It may be a voter of a config that it has not heard of: whoever asks must know.
+            self._handlers[type(message)](sender, message)
+
     def tick(self, now_ms: int) -> list[Effect]:
         """Lets time pass: heartbeats, campaigns, repetitions."""
         self._begin(now_ms)
-        seat = self._seat
         if self.header.status == "learner":
-            if now_ms - self._copy_ms >= seat.settings.resend_ms:
+            if now_ms - self._copy_ms >= self._seat.settings.resend_ms:
                 self._ask_copy()
-        elif self.acceptor.is_voter() and not self._is_full:
-            leadership = self.leadership
-            if leadership is not None:
-                reason = leadership.tick()
-                if not reason and self._is_refused(leadership):
-                    reason = "a higher ballot was promised"
-                if reason:
-                    ballot = leadership.ballot
-                    self._stop(reason)
-                    if self._seat.acceptor.promised != ballot:
-                        # One that failed has promised it: nobody else leads, so go above it.
-                        self._election.begin(leading=ballot)
-                    return self._finish()
-                if self._reaping is not None:
-                    self._reaping.tick()
-                if self._anti_entropy is not None:
-                    self._anti_entropy.tick()
-                if (
-                    leadership.ballot.config != leadership.config.number
-                    and leadership.config != seat.config
-                    and not self._election.is_running
-                ):
-                    self._election.begin(leading=leadership.ballot)
-            if leadership is None or self._election.is_running:
+        elif not self._is_full:
+            if self.leadership is not None:
+                self._tick_leadership(self.leadership)
+            if self.acceptor.is_voter() and (self.leadership is None or self._election.is_running):
                 self._election.tick()
         return self._finish()
+
+    def _tick_leadership(self, leadership: Leadership) -> None:
+        seat = self._seat
+        reason = leadership.tick()
+        if reason:
+            self._stop(reason)
+            return
+        if self._is_refused(leadership):
+            # A candidate that failed may have been promised it, so that nobody leads: go above it.
+            self._stop("a higher ballot was promised")
+            if self.acceptor.is_voter():
+                self._election.begin(leading=leadership.ballot)
+            return
+        if self._reaping is not None:
+            self._reaping.tick()
+        if self._anti_entropy is not None:
+            self._anti_entropy.tick()
+        is_behind = leadership.config != seat.config and seat.config_of is None
+        if is_behind and not self._election.is_running:
+            self._election.begin(leading=leadership.ballot)
 
     def persisted(self, ticket: int, now_ms: int) -> list[Effect]:
         """Everything up to this ticket is durable."""
@@ -248,6 +290,18 @@ class Group:
         self._begin(now_ms)
         self._adopt(config)
         return self._finish()
+
+    def make(self, now_ms: int) -> list[Effect]:
+        """Makes the header of a fresh replica durable, and empties what was there before it."""
+        self._begin(now_ms)
+        self._journal.clear_rows()
+        self._journal.write_header(self.header)
+        return self._finish()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether everything that was asked to be written is durable."""
+        return self._journal.oldest_ms is None
 
     def formatted(self, now_ms: int) -> list[Effect]:
         """The root group has recorded that this replica has its header."""
@@ -310,9 +364,29 @@ class Group:
         if leadership is not None:
             if self.acceptor.promised > leadership.ballot:
                 self._stop("it promised a higher ballot")
+            elif leadership.other_config is not None:
+                self._elect_again(leadership.other_config)
             else:
                 leadership.flush()
+                self._leave(leadership)
         return self._journal.finish()
+
+    def _elect_again(self, config: GroupConfig) -> None:
+        """The record it has read names another root group than the one that elected it."""
+        self._stop("the record has another config")
+        self.acceptor.use(config)
+        if self.acceptor.is_voter():
+            self._election.begin()
+
+    def _leave(self, leadership: Leadership) -> None:
+        """A root leader that the committed record no longer names hands over and stops."""
+        seat = self._seat
+        if seat.config_of is None or not leadership.is_idle:
+            return
+        if seat.me not in leadership.config.members:
+            for target in seat.others()[:1]:
+                leadership.transfer(target)
+            self._stop("it is not in the new config")
 
     # Roles
 
@@ -449,7 +523,7 @@ class Group:
             self.acceptor.refuses(sender, message.ballot)
             return
         self._heard(sender, message.ballot)
-        if self.header.status == "voter":
+        if self.header.status == "voter" or seat.config_of is not None:
             tree = self.acceptor.tree
             is_whole = self.acceptor.is_whole
             ack = HeartbeatAck(seat.config.number, message.ballot, tree.root, is_whole)

@@ -10,7 +10,7 @@ had then promised nothing higher, so no other leader had committed anything.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from jido_placement.config import GroupConfig, Replica
 from jido_state.election import Recovered
@@ -28,46 +28,13 @@ from jido_state.messages import (
     Staged,
     Transfer,
 )
+from jido_state.pending import Listener, Pending
 from jido_state.seat import Seat
 from jido_state.versions import Ballot, Version
 
-__all__ = ["Leadership", "Listener", "Pending"]
+__all__ = ["Leadership"]
 
 FLAGGED: Final = HAS_TIMERS | HAS_OUTBOX
-
-
-class Listener(Protocol):
-    """The layer above: what it hears while its replica leads."""
-
-    def led(self, leadership: "Leadership") -> None:
-        """This replica leads."""
-
-    def stopped(self, reason: str, /) -> None:
-        """It no longer does; what was not committed is in the hands of the next leader."""
-
-    def ready(self, key: str) -> None:
-        """The key is clean and its content is there."""
-
-    def committed(self, key: str, row: Row) -> None:
-        """The row that was written is on a quorum, durably."""
-
-    def confirmed(self, reads: list[Any]) -> None:
-        """A quorum followed this leader at some time after these reads came."""
-
-
-class Pending:
-    """A row on its way to the replicas."""
-
-    __slots__ = ("acks", "is_committed", "key", "old", "row", "sent_ms", "whole")
-
-    def __init__(self, key: str, row: Row, old: Version | None, sent_ms: int) -> None:
-        self.key = key
-        self.row = row
-        self.old = old  # the version whose content this is, when it is settled unchanged
-        self.acks: set[Replica] = set()
-        self.whole: set[int] = set()  # nodes that lack the staged content
-        self.is_committed = False
-        self.sent_ms = sent_ms
 
 
 class _Round:
@@ -92,6 +59,8 @@ class Leadership:
         config: Whose quorums count: the newest one that this ballot may use.
         view: The newest row of each key; content may be `UNREAD`.
         began_ms: When it began.
+        other_config: The config in the root group's record, when it is not the one this leader was
+            elected under: it must be elected again.
     """
 
     def __init__(self, seat: Seat, found: Recovered, listener: Listener) -> None:
@@ -101,6 +70,7 @@ class Leadership:
         self.began_ms = seat.now_ms
         self.contact: dict[Replica, int] = dict.fromkeys(seat.config.members, seat.now_ms)
         self.successor: int | None = None
+        self.other_config: GroupConfig | None = None
         self._seat = seat
         self._listener = listener
         self._holders = found.holders
@@ -108,6 +78,7 @@ class Leadership:
         self._pending: dict[str, Pending] = {}
         self._sent: dict[int, Pending] = {}  # by number: everything somebody has not acked
         self._number = 0
+        self._durable = 0  # the highest own number that its own store has written
         self._fresh: list[tuple[str, Pending]] = []  # of this step, to go out together
         self._reading: dict[str, tuple[int, int]] = {}  # content asked for: first, last
         self._turns: set[str] = set()  # keys on which a turn runs
@@ -120,7 +91,10 @@ class Leadership:
         self._reported_ms = seat.now_ms - seat.settings.election_ms
         self._sealed_until_ms = -1
         self._must_confirm = False
+        self._fresh_until_ms = seat.now_ms - 1
         self._queue = self._order_settling()
+        for row in self.view.values():
+            self.has_other_config(row)
 
     def _order_settling(self) -> deque[str]:
         """What must be settled, flagged keys first: nobody asks for a timer."""
@@ -204,6 +178,8 @@ class Leadership:
 
     def _propose(self, key: str, row: Row, old: Version | None) -> None:
         pending = Pending(key, row, old, self._seat.now_ms)
+        if self._seat.config_of is not None:
+            pending.config = self._seat.config_of(row.content)
         self._pending[key] = pending
         self._sent[row.version.number] = pending
         self._fresh.append((key, pending))
@@ -214,12 +190,19 @@ class Leadership:
             return
         fresh, self._fresh = self._fresh, []
         seat = self._seat
-        for node in seat.others():
+        for node in self._others():
             self._send_rows(node, [pending for _, pending in fresh])
-        if seat.me in seat.config.members:
+        if seat.me in seat.config.members or seat.me in self.config.members:
             # Not `Acceptor.accept`: its answer would be a message to itself.
             numbers, _ = seat.acceptor.store((key, pending.row) for key, pending in fresh)
             seat.journal.when_durable(self._own_ack, self.ballot, tuple(numbers))
+
+    def _others(self) -> list[int]:
+        """The nodes of all voters whose acks count now, or will."""
+        config = self.config
+        nodes = dict.fromkeys(self._seat.others())
+        nodes.update((one.node, None) for one in config.members if one.node != self._seat.node)
+        return list(nodes)
 
     def _send_rows(self, node: int, sent: Iterable[Pending]) -> None:
         rows = tuple((pending.key, self._row_for(node, pending)) for pending in sent)
@@ -230,26 +213,32 @@ class Leadership:
         if pending.old is None or node in pending.whole:
             return pending.row
         config = self.config
-        is_joining = any(one.node == node and one not in config.voters for one in config.joining)
+        is_joining = self._seat.config_of is None and any(
+            one.node == node and one not in config.voters for one in config.joining
+        )
         if not is_joining:
             return pending.row
         return pending.row._replace(content=Staged(pending.old))
 
     def _own_ack(self, ballot: Ballot, numbers: tuple[int, ...]) -> None:
         if ballot == self.ballot:
+            self._durable = max(self._durable, *numbers)
             self.accepted(self._seat.me, numbers)
+
+    def has_durably(self, version: Version) -> bool:
+        """Whether what the leader itself holds in this version is durable here."""
+        return version[:4] != self.ballot or version.number <= self._durable
 
     def accepted(self, replica: Replica, numbers: Iterable[int]) -> None:
         """Counts a replica's durable acks."""
         self.contact[replica] = self._seat.now_ms
-        config = self.config
         for number in numbers:
             pending = self._sent.get(number)
             if pending is None:
                 continue
             acks = pending.acks
             acks.add(replica)
-            if not pending.is_committed and config.is_quorum(acks):
+            if not pending.is_committed and self._is_enough(pending):
                 self._commit(pending)
             if pending.is_committed and len(acks) >= len(self._seat.config.members):
                 self._sent.pop(number, None)
@@ -262,8 +251,18 @@ class Leadership:
         if again:
             self._send_rows(node, again)
 
+    def _is_enough(self, pending: Pending) -> bool:
+        """Whether a quorum has it; of both configs, for a record that changes the root group."""
+        config = pending.config
+        return self.config.is_quorum(pending.acks) and (
+            config is None or config.is_quorum(pending.acks)
+        )
+
     def _commit(self, pending: Pending) -> None:
         pending.is_committed = True
+        if pending.config is not None:
+            self.config = pending.config
+            self._fresh_until_ms = self._seat.now_ms - 1
         key = pending.key
         del self._pending[key]
         self.view[key] = pending.row
@@ -337,7 +336,21 @@ class Leadership:
     def _fetched(self, key: str, row: Row) -> None:
         self._reading.pop(key, None)
         self.view[key] = row
-        self._settle(key)
+        if not self.has_other_config(row):
+            self._settle(key)
+
+    def has_other_config(self, row: Row) -> bool:
+        """Whether this is a record of the root group that it was not elected under.
+
+        Then it must not be written again under this ballot: the quorum that elected this leader
+        may be none of the record's config.
+        """
+        config_of = self._seat.config_of
+        if config_of is not None and row.content is not UNREAD:
+            config = config_of(row.content)
+            if config != self.config:
+                self.other_config = config
+        return self.other_config is not None
 
     def _settle_more(self) -> None:
         """Keeps a bounded number of background settlings going."""
@@ -414,8 +427,14 @@ class Leadership:
     @property
     def is_fresh(self) -> bool:
         """Whether a turn may begin: a quorum was in contact lately, and the own loop ran."""
-        age = self._seat.now_ms - self.quorum_contact_ms()
-        return not self._must_confirm and age <= self._seat.settings.election_ms // 2
+        if self._must_confirm:
+            return False
+        now = self._seat.now_ms
+        if now > self._fresh_until_ms:
+            # Contact only grows, so that this need not be counted again before then.
+            half = self._seat.settings.election_ms // 2
+            self._fresh_until_ms = self.quorum_contact_ms() + half
+        return now <= self._fresh_until_ms
 
     def doubt(self) -> None:
         """The own loop did not run for a while: somebody else may lead by now."""
@@ -450,7 +469,7 @@ class Leadership:
         if now - self._heartbeat_ms >= settings.heartbeat_ms:
             self._heartbeat_ms = now
             message = Heartbeat(seat.config.number, self.ballot)
-            seat.send_all(seat.others(), message)
+            seat.send_all(self._others(), message)
             seat.send_all((one.node for one in seat.config.learners), message)
         self._resend()
         self._settle_more()
@@ -477,7 +496,8 @@ class Leadership:
         late = [p for p in self._sent.values() if now - p.sent_ms >= resend_ms]
         for pending in late:
             pending.sent_ms = now
-        for replica in seat.config.members:
+        everyone = dict.fromkeys((*seat.config.members, *self.config.members))
+        for replica in everyone:
             rows = [pending for pending in late if replica not in pending.acks]
             if rows and replica != seat.me and self._is_near(replica):
                 self._send_rows(replica.node, rows)
@@ -541,6 +561,7 @@ class Leadership:
         )
         if is_end or is_same:
             self.config = config
+            self._fresh_until_ms = self._seat.now_ms - 1
             for pending in list(self._sent.values()):
                 if not pending.is_committed and config.is_quorum(pending.acks):
                     self._commit(pending)

@@ -44,6 +44,7 @@ class Record:
         state: The agent's fields, encoded; never looked into here.
         version: Of the turn that made the record; the register's is the same or newer.
         generation: Dot of the turn that made the agent: tells lives of one id apart.
+        twins: Of agents that were made apart under this id and merged into this one; sorted.
         born_op: The operation that made it, kept as long as it lives.
         tomb: What a tombstone was first written under, `NO_BALLOT` when that was no leader; None
             for anything alive.
@@ -62,6 +63,7 @@ class Record:
     state: Any = b""
     version: Version = NO_VERSION
     generation: Dot = NO_VERSION
+    twins: tuple[Dot, ...] = ()
     born_op: OpId | None = None
     tomb: Ballot | None = None
     merged: VersionVector = NOTHING_SEEN
@@ -80,6 +82,11 @@ class Record:
     def is_tomb(self) -> bool:
         """Whether it says that there is no agent."""
         return self.tomb is not None
+
+    @property
+    def lives(self) -> frozenset[Dot]:
+        """The dots of all turns that made the agent: one, unless it has twins."""
+        return frozenset((self.generation, *self.twins))
 
     @property
     def flags(self) -> int:
@@ -153,6 +160,7 @@ class Record:
             self.state if tomb is None else b"",
             version,
             generation,
+            self.twins if generation == self.generation else (),
             born_op,
             tomb,
             self.merged.add(dot) if self.level != "strong" else self.merged,
@@ -161,6 +169,20 @@ class Record:
             self.outbox,
             self.receipts,
             self.timers if tomb is None else NO_TIMERS,
+        )
+
+    def after(self, before: Record) -> Record:
+        """The first record of a new life, with what outlived the life before it.
+
+        Args:
+            before: The tombstone of that life.
+        """
+        return replace(
+            self,
+            merged=before.merged.join(self.merged),
+            stamp=max(before.stamp, self.stamp),
+            outbox=Outbox(before.outbox.signals + self.outbox.signals),
+            receipts=before.receipts,
         )
 
     def folded(self, actors: Iterable[Actor]) -> Record:
@@ -181,13 +203,14 @@ class Record:
             self.state,
             tuple(self.version),
             tuple(self.generation),
+            [tuple(dot) for dot in self.twins],
             None if self.born_op is None else tuple(self.born_op),
             None if tomb is None else tuple(tomb),
-            None if self.merged is NOTHING_SEEN else self.merged.to_data(),
-            None if stamp is NO_STAMP else (stamp.wall_ms, stamp.counter, tuple(stamp.dot)),
-            None if self.dedupe is NO_OPERATIONS else self.dedupe.to_data(),
+            self.merged.to_data(),
+            (stamp.wall_ms, stamp.counter, tuple(stamp.dot)),
+            self.dedupe.to_data(),
             self.outbox.to_data(),
-            None if self.receipts is NO_RECEIPTS else self.receipts.to_data(),
+            self.receipts.to_data(),
             self.timers.to_data(),
         ]
 
@@ -213,6 +236,7 @@ class Record:
             state,
             version,
             generation,
+            twins,
             born_op,
             tomb,
             merged,
@@ -229,13 +253,14 @@ class Record:
             state,
             Version(*version),
             tuple(generation),
+            tuple(tuple(dot) for dot in twins) if twins else (),
             None if born_op is None else OpId(*born_op),
             None if tomb is None else Ballot(*tomb),
-            NOTHING_SEEN if merged is None else VersionVector.from_data(merged),
-            NO_STAMP if stamp is None else Stamp(stamp[0], stamp[1], tuple(stamp[2])),
-            NO_OPERATIONS if dedupe is None else Operations.from_data(dedupe),
+            VersionVector.from_data(merged),
+            Stamp(stamp[0], stamp[1], tuple(stamp[2])),
+            Operations.from_data(dedupe),
             Outbox.from_data(outbox),
-            NO_RECEIPTS if receipts is None else Receipts.from_data(receipts),
+            Receipts.from_data(receipts),
             Timers.from_data(timers),
         )
 

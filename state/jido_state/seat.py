@@ -1,6 +1,7 @@
 """What all roles of one replica share: who it is, what it holds, and what time it is."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from jido_placement.config import GroupConfig, Replica
 from jido_placement.digest import h64
@@ -27,15 +28,19 @@ class Seat:
         heard: The ballot of the leader heard last; `NO_BALLOT` for none.
         heard_ms: When that was, moved on by the time in which the own loop did not run.
         certain: Nodes whose process is known to be gone.
+        config_of: Gives the root group's own config in a content; None in any other group.
         highest_round: Of all ballots seen.
+        highest_config: As well: in the root group numbers of configs may go back.
     """
 
     __slots__ = (
         "_draws",
         "acceptor",
         "certain",
+        "config_of",
         "heard",
         "heard_ms",
+        "highest_config",
         "highest_round",
         "journal",
         "node",
@@ -55,10 +60,12 @@ class Seat:
         *,
         recovery: int,
         now_ms: int,
+        config_of: Callable[[Any], GroupConfig] | None = None,
     ) -> None:
         self.node = node
         self.shard = shard
         self.recovery = recovery
+        self.config_of = config_of
         self.settings = settings
         self.acceptor = acceptor
         self.journal = journal
@@ -67,6 +74,7 @@ class Seat:
         self.heard_ms = now_ms
         self.certain: set[int] = set()
         self.highest_round = acceptor.promised.round
+        self.highest_config = acceptor.promised.config
         self._draws = 0
 
     @property
@@ -115,11 +123,14 @@ class Seat:
         """Remembers the highest round, so that the next candidate goes above it."""
         if ballot.round > self.highest_round:
             self.highest_round = ballot.round
+        if ballot.config > self.highest_config:
+            self.highest_config = ballot.config
 
     def next_ballot(self) -> Ballot:
         """A ballot above all seen, of the config known now."""
         self.highest_round += 1
-        return Ballot(self.recovery, self.config.number, self.highest_round, self.node)
+        self.highest_config = max(self.highest_config, self.config.number)
+        return Ballot(self.recovery, self.highest_config, self.highest_round, self.node)
 
     def jitter_ms(self) -> int:
         """A number in [0, jitter_ms], other at each call and on each replica."""

@@ -11,7 +11,7 @@ agent's activation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -58,29 +58,40 @@ class TimersFull(NamedTuple):
 class Timers:
     """The timers of one agent. A value; the mapping is never changed.
 
+    A key has one timer. Only when it was set on two sides that did not know of each other it has
+    more; then the one due latest counts, and the others go with it. They are kept until then, as it
+    may prove to be over itself.
+
     Attributes:
-        by_key: At most `MAX_TIMERS`.
+        by_key: At most `MAX_TIMERS` keys; the timers of a key sorted, the one that counts last.
     """
 
-    by_key: Mapping[str, Timer] = field(default_factory=dict)
+    by_key: Mapping[str, tuple[Timer, ...]] = field(default_factory=dict)
 
     def set(self, timer: Timer) -> Timers | TimersFull:
-        """With this timer, in place of one with the same key."""
-        by_key = {**self.by_key, timer.key: timer}
+        """With this timer, in place of those with the same key."""
+        by_key = {**self.by_key, timer.key: (timer,)}
         if len(by_key) > MAX_TIMERS:
             return TimersFull(f"{MAX_TIMERS} timers are set")
-        size = sum(len(each.payload) + len(each.schedule) for each in by_key.values())
+        size = sum(
+            len(each.payload) + len(each.schedule) for timers in by_key.values() for each in timers
+        )
         if size > MAX_TIMER_BYTES:
             return TimersFull(f"all timers would have {size} bytes, at most {MAX_TIMER_BYTES}")
         return Timers(by_key)
 
     def clear(self, key: str) -> Timers:
-        """Without this one, if it was set."""
-        return Timers({name: timer for name, timer in self.by_key.items() if name != key})
+        """Without this key, if it was set."""
+        return Timers({name: timers for name, timers in self.by_key.items() if name != key})
+
+    def get(self, key: str) -> Timer | None:
+        """The timer of this key."""
+        timers = self.by_key.get(key)
+        return timers[-1] if timers else None
 
     def next_due_ms(self) -> int | None:
         """When to look again; None when no timer is set."""
-        return min((timer.due_ms for timer in self.by_key.values()), default=None)
+        return min((timers[-1].due_ms for timers in self.by_key.values()), default=None)
 
     def due(self, now_ms: int) -> list[Timer]:
         """Those whose planned time has come, the earliest first.
@@ -88,7 +99,7 @@ class Timers:
         Args:
             now_ms: Wall time.
         """
-        ready = [timer for timer in self.by_key.values() if timer.due_ms <= now_ms]
+        ready = [timers[-1] for timers in self.by_key.values() if timers[-1].due_ms <= now_ms]
         return sorted(ready, key=lambda timer: (timer.due_ms, timer.key))
 
     def fire(self, fired: Timer, next_due_ms: int | None) -> Timers | None:
@@ -98,40 +109,50 @@ class Timers:
             fired: The timer as it was when it was due.
             next_due_ms: When it is due again; None if never.
         """
-        timer = self.by_key.get(fired.key)
+        timer = self.get(fired.key)
         if timer is None or (timer.dot, timer.occurrence) != (fired.dot, fired.occurrence):
             return None
         if next_due_ms is None:
             return self.clear(fired.key)
         again = timer._replace(due_ms=next_due_ms, occurrence=timer.occurrence + 1)
-        return Timers({**self.by_key, fired.key: again})
+        return Timers({**self.by_key, fired.key: (again,)})
 
     def join(self, seen: VersionVector, other: Timers, other_seen: VersionVector) -> Timers:
         """The timers of two copies: what one lacks and has seen is over.
-
-        A key that was set on both sides keeps the timer that is due later: it fires once.
 
         Args:
             seen: The turns that led to this copy.
             other: The other copy's timers.
             other_seen: The turns that led to it.
         """
-        kept: dict[str, Timer] = {}
-        for timer in _left(self, other, other_seen) + _left(other, self, seen):
-            known = kept.get(timer.key, timer)
-            kept[timer.key] = max(known, timer, key=_preference)
-        return Timers(kept)
+        joined: dict[str, tuple[Timer, ...]] = {}
+        for key in sorted({*self.by_key, *other.by_key}):
+            mine, theirs = self.by_key.get(key, ()), other.by_key.get(key, ())
+            by_dot: dict[Dot, Timer] = {}
+            for timer in _left(mine, theirs, other_seen) + _left(theirs, mine, seen):
+                known = by_dot.get(timer.dot, timer)
+                by_dot[timer.dot] = max(known, timer, key=_preference)
+            if by_dot:
+                joined[key] = tuple(sorted(by_dot.values(), key=_preference))
+        return Timers(joined)
 
     def to_data(self) -> list[Any]:
         """As lists, equal for equal timers."""
-        return [[key, list(dot), *rest] for key, dot, *rest in sorted(self.by_key.values())]
+        return [
+            [key, list(dot), *rest]
+            for _, timers in sorted(self.by_key.items())
+            for key, dot, *rest in timers
+        ]
 
     @classmethod
     def from_data(cls, data: Sequence[Any]) -> Timers:
         """What `to_data` took apart. Raises TypeError or ValueError for anything else."""
         if not data:
             return NO_TIMERS
-        return cls({key: Timer(key, tuple(dot), *rest) for key, dot, *rest in data})
+        by_key: dict[str, tuple[Timer, ...]] = {}
+        for key, dot, *rest in data:
+            by_key[key] = (*by_key.get(key, ()), Timer(key, tuple(dot), *rest))
+        return cls(by_key)
 
 
 NO_TIMERS: Final = Timers()
@@ -149,20 +170,12 @@ def next_on_grid(due_ms: int, every_ms: int, now_ms: int) -> int:
     return due_ms + (missed + 1) * every_ms
 
 
-def _left(mine: Timers, other: Timers, other_seen: VersionVector) -> list[Timer]:
+def _left(mine: Sequence[Timer], theirs: Sequence[Timer], their_seen: VersionVector) -> list[Timer]:
     """Those of mine that the other copy has too, or has not seen."""
-
-    def is_left(timer: Timer) -> bool:
-        known = other.by_key.get(timer.key)
-        return (known is not None and known.dot == timer.dot) or not other_seen.covers(timer.dot)
-
-    return [timer for timer in _in_order(mine.by_key.values()) if is_left(timer)]
+    known = {timer.dot for timer in theirs}
+    return [timer for timer in mine if timer.dot in known or not their_seen.covers(timer.dot)]
 
 
 def _preference(timer: Timer) -> tuple[Any, ...]:
     """Of one timer the later occurrence, of two timers the one due later."""
     return (timer.due_ms, len(timer.dot), timer.dot, timer.occurrence)
-
-
-def _in_order(timers: Iterable[Timer]) -> list[Timer]:
-    return sorted(timers, key=lambda timer: timer.key)

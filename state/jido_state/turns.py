@@ -8,116 +8,33 @@ write is on its way its outcome is unknown until it is committed.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
-from jido_state.dedupe import (
-    DEDUPE_WINDOW_MS,
-    NO_OPERATIONS,
-    Expired,
-    Fenced,
-    Fresh,
-    Full,
-    Hit,
-    lookup,
-    remember,
-)
+from jido_state.dedupe import DEDUPE_WINDOW_MS, Fresh, Hit, lookup
+from jido_state.dots import NOTHING_SEEN
 from jido_state.leadership import Leadership
+from jido_state.merge import Merged
 from jido_state.messages import Row
-from jido_state.operations import CallerFence, OpId
 from jido_state.record import Record
+from jido_state.requests import (
+    REFUSED,
+    Answer,
+    Commit,
+    Request,
+    RunMerge,
+    RunTurn,
+    Status,
+    completed,
+    signal_refusal,
+    with_token,
+)
+from jido_state.session import Trust
 from jido_state.versions import NO_BALLOT, NO_VERSION, Version
 
 __all__ = ["Answer", "Commit", "Request", "RunTurn", "Status", "Turns"]
 
-
-class Status(Enum):
-    """How an operation ended."""
-
-    OK = "ok"
-    FAILED = "failed"  # the handler raised; nothing changed
-    NOT_FOUND = "not found"
-    EXISTS = "exists"
-    NOT_LEADER = "not leader"  # surely not run here: ask another replica
-    LATE = "late"  # its time was up before it began
-    OVERLOADED = "overloaded"
-    EXPIRED = "expired"  # its op id is older than what is remembered: it may have been applied
-    UNKNOWN = "unknown"  # it may take effect, now or later
-    FENCED = "fenced"  # the caller has lost its right to call
-
-
-class Request(NamedTuple):
-    """An operation on one agent.
-
-    Attributes:
-        id: The driver's name for it; comes back in the answer.
-        kind: "call", "spawn", "stop" or "read".
-        key: The agent's id.
-        op: Names the operation over all its attempts; None for reads.
-        level: "eventual", "session" or "strong": how a read is checked.
-        seen: The session's version of this shard; `NO_VERSION` for none.
-        is_strict: The session forgot versions: it has to be read as strong.
-        due_ms: When its time is up, on the node's clock.
-        payload: What the shell needs for the turn; never looked into.
-        ack: All operations of the caller below this number are answered.
-        fence: The caller's right to call, when the caller is an agent.
-    """
-
-    id: Any
-    kind: str
-    key: str
-    op: OpId | None
-    level: str
-    seen: Version
-    is_strict: bool
-    due_ms: int
-    payload: Any = None
-    ack: int = 0
-    fence: CallerFence | None = None
-
-
-class RunTurn(NamedTuple):
-    """Run the handler on a copy of the record's state, then call `Turns.end` with this turn.
-
-    Attributes:
-        request: What is to be run.
-        version: The turn's fence.
-        record: The committed record; None when a new agent is made.
-    """
-
-    request: Request
-    version: Version
-    record: Record | None
-
-
-class Commit(NamedTuple):
-    """What a turn wants to be committed.
-
-    Attributes:
-        record: The new record, except for version, op ids and tombstone, which are filled in.
-        result: What the caller gets, and gets again if it repeats the op id.
-    """
-
-    record: Record
-    result: Any
-
-
-class Answer(NamedTuple):
-    """How a request ended.
-
-    Attributes:
-        id: The request's.
-        status: How.
-        value: The result; the record of a read, None when there is no agent; the node to ask of a
-            `NOT_LEADER`, None when nobody knows.
-        version: What the answer rests on: the session has seen it.
-    """
-
-    id: Any
-    status: Status
-    value: Any = None
-    version: Version = NO_VERSION
+_OWN: Final = ("merge", "tidy", "fold")  # a leader's own work: it changes what no handler decides
 
 
 class _Running:
@@ -140,6 +57,12 @@ class Turns:
         leader: Tells who leads, when this replica does not.
         max_mailbox: Operations that may wait for one agent.
         window_ms: How long op ids are remembered, in leading time.
+        shard: Names the group in session tokens.
+        trimmed: Gives a record of this agent without the signals that are delivered.
+
+    Attributes:
+        now_ms: The time of the current step, on the node's own monotonic clock.
+        wall_ms: The same on its wall clock.
     """
 
     def __init__(
@@ -149,18 +72,24 @@ class Turns:
         *,
         max_mailbox: int = 1000,
         window_ms: int = DEDUPE_WINDOW_MS,
+        shard: int = 0,
+        trimmed: Callable[[str, Record], Record] | None = None,
     ) -> None:
         self._emit = emit
         self._leader = leader
         self._max_mailbox = max_mailbox
         self._window_ms = window_ms
+        self._shard = shard
+        self._trimmed = trimmed
         self._leadership: Leadership | None = None
         self._queues: dict[str, deque[Request]] = {}
         self._running: dict[str, _Running] = {}
         self._reads: dict[str, list[Request]] = {}  # confirmed, waiting for the key
         self._asked: set[str] = set()  # keys whose turn waits for a round
         self._vouched: set[str] = set()  # keys for which the round has just ended
+        self._behind: dict[str, list[Request]] = {}  # their sessions have seen what is not merged
         self.now_ms = 0
+        self.wall_ms = 0
 
     def submit(self, request: Request) -> None:
         """Takes an operation; its `Answer` comes in this step or a later one."""
@@ -171,10 +100,13 @@ class Turns:
             self._submit_read(leadership, request)
         else:
             queue = self._queues.setdefault(request.key, deque())
-            if len(queue) >= self._max_mailbox:
+            if request.kind in _OWN:
+                queue.appendleft(request)  # a full mailbox must not keep it out for ever
+            elif len(queue) >= self._max_mailbox:
                 self._answer(request, Status.OVERLOADED)
                 return
-            queue.append(request)
+            else:
+                queue.append(request)
             self._next_turn(request.key)
 
     def _successor(self) -> int | None:
@@ -185,6 +117,27 @@ class Turns:
         self, request: Request, status: Status, value: Any = None, version: Version = NO_VERSION
     ) -> None:
         self._emit(Answer(request.id, status, value, version))
+
+    def _answer_ok(self, request: Request, value: Any, version: Version, row: Row | None) -> None:
+        answer = Answer(request.id, Status.OK, value, version)
+        record = None if row is None else row.content
+        self._emit(with_token(answer, request.token, self._shard, request.key, record))
+
+    def _trust(self, leadership: Leadership, request: Request, row: Row | None) -> Trust:
+        """What is owed to the request's session."""
+        token = request.token
+        if token is None or request.level == "eventual":
+            return Trust.SERVE
+        seen = NOTHING_SEEN if row is None else row.content.merged
+        return token.at_leader(self._shard, leadership.ballot, request.key, seen)
+
+    def _must_wait(self, request: Request, trust: Trust) -> bool:
+        """Whether the session has seen more than this leader; then the request is dealt with."""
+        if trust is Trust.NOT_HERE:
+            self._answer(request, Status.NOT_LEADER)
+        elif trust is Trust.WAIT:
+            self._behind.setdefault(request.key, []).append(request)
+        return trust is Trust.NOT_HERE or trust is Trust.WAIT
 
     # Reads
 
@@ -197,7 +150,9 @@ class Turns:
         else:
             self._read(leadership, request)
 
-    def _read(self, leadership: Leadership, request: Request) -> None:
+    def _read(
+        self, leadership: Leadership, request: Request, *, is_confirmed: bool = False
+    ) -> None:
         """Answers from committed content, when it is there; else once it is."""
         key = request.key
         if not leadership.is_readable(key):
@@ -208,7 +163,12 @@ class Turns:
         # Absence, too, is something to have seen: nothing below this ballot can come back.
         version = leadership.ballot.version(0) if row is None else row.version
         record = None if row is None or row.content.is_tomb else row.content
-        self._answer(request, Status.OK, record, max(version, leadership.ballot.version(0)))
+        trust = self._trust(leadership, request, row)
+        if trust is Trust.CONFIRM and not is_confirmed:
+            leadership.confirm(request)
+        elif not self._must_wait(request, trust):
+            version = max(version, leadership.ballot.version(0))
+            self._answer_ok(request, record, version, row)
 
     # Turns
 
@@ -229,17 +189,17 @@ class Turns:
                 self._answer(request, Status.NOT_LEADER)
                 continue
             row = leadership.view.get(key)
-            record = None if row is None else row.content
-            refusal = self._refusal(request, record)
+            if self._must_wait(request, self._trust(leadership, request, row)):
+                queue.popleft()
+                continue
+            refusal = self._refusal(request, row)
             if refusal is None:
                 queue.popleft()
-                turn = _Running(request, leadership.begin(key))
-                self._running[key] = turn
-                alive = None if record is None or record.is_tomb else record
-                self._emit(RunTurn(request, turn.version, alive))
+                self._begin(leadership, request, row)
             elif refusal.status is Status.OK or key in self._vouched:
                 queue.popleft()
-                self._emit(refusal)
+                record = None if row is None else row.content
+                self._emit(with_token(refusal, request.token, self._shard, key, record))
             else:
                 # "There is no such agent" is a read: another leader may have made it by now.
                 self._confirm_first(leadership, key)
@@ -248,14 +208,44 @@ class Turns:
         if not queue:
             self._queues.pop(key, None)
 
+    def _begin(self, leadership: Leadership, request: Request, row: Row | None) -> None:
+        """Begins the turn of a request; what needs no shell ends at once."""
+        key = request.key
+        before: Record | None = None if row is None else row.content
+        is_over = before is None or before.is_tomb
+        changed: Record | None = None
+        if request.kind == "tidy" or (request.kind == "fold" and is_over):
+            if before is not None:
+                tidied = request.kind == "tidy"
+                changed = request.payload(before) if tidied else before.folded(request.payload)
+            if changed is None:
+                self._answer(request, Status.OK)
+                return
+        turn = self._running[key] = _Running(request, leadership.begin(key))
+        if changed is not None:
+            self._write(leadership, turn, changed)
+        elif request.kind == "merge":
+            now_ms = self._leading_ms()
+            siblings = request.payload
+            self._emit(RunMerge(key, turn.version, before, siblings, now_ms, self.wall_ms))
+        else:
+            self._emit(RunTurn(request, turn.version, None if is_over else before))
+
     def _confirm_first(self, leadership: Leadership, key: str) -> None:
         if key not in self._asked:
             self._asked.add(key)
             leadership.confirm(key)
 
-    def _refusal(self, request: Request, record: Record | None) -> Answer | None:
+    def _refusal(self, request: Request, row: Row | None) -> Answer | None:
         """Why the turn is not to be run: it has been, or it cannot be."""
-        if record is not None and request.op is not None:
+        record: Record | None = None if row is None else row.content
+        if request.kind in _OWN:
+            return None
+        if request.kind == "fire":
+            return self._fire_refusal(request, record)
+        if request.kind == "signal" and record is not None and not record.is_tomb:
+            return signal_refusal(request, record, self._leading_ms())
+        if row is not None and record is not None and request.op is not None:
             found = lookup(
                 record.dedupe,
                 request.op,
@@ -265,15 +255,30 @@ class Turns:
                 window_ms=self._window_ms,
             )
             if isinstance(found, Hit):
-                return Answer(request.id, Status.OK, found.result, record.version)
+                # The row's version, not the record's: leaders between the two never saw it.
+                return Answer(request.id, Status.OK, found.result, row.version)
             if not isinstance(found, Fresh):
-                return Answer(request.id, _REFUSED[type(found)])
+                return Answer(request.id, REFUSED[type(found)])
         is_alive = record is not None and not record.is_tomb
         if request.kind == "spawn" and is_alive:
             return Answer(request.id, Status.EXISTS)
         if request.kind != "spawn" and not is_alive:
             return Answer(request.id, Status.NOT_FOUND)
         return None
+
+    @staticmethod
+    def _fire_refusal(request: Request, record: Record | None) -> Answer | None:
+        """A timer that has fired, or was changed, is not to fire."""
+        fired = request.payload.timer
+        timer = None if record is None else record.timers.get(fired.key)
+        if timer is not None and (timer.dot, timer.occurrence) == (fired.dot, fired.occurrence):
+            return None
+        return Answer(request.id, Status.NOT_FOUND)
+
+    def end_merge(self, key: str, version: Version, merged: Merged | None) -> None:
+        """A merge has been made: commits it; None when it could not be made."""
+        record = None if merged is None else merged.record
+        self.end(key, version, None if record is None else Commit(record, merged))
 
     def end(self, key: str, version: Version, commit: Commit | None) -> None:
         """The turn has run: commits what it wants; None when its handler failed.
@@ -290,37 +295,40 @@ class Turns:
             self._answer(turn.request, Status.FAILED)
             self._next_turn(key)
             return
-        turn.is_written = True
         turn.result = commit.result
         row = leadership.view.get(key)
         before = None if row is None else row.content
-        record = self._completed(turn, commit, before)
-        tomb = leadership.ballot if record.is_tomb else NO_BALLOT
-        leadership.write(key, Row(version, record.flags, tomb, record))
+        self._write(leadership, turn, self._completed(turn, commit, before))
+
+    def _write(self, leadership: Leadership, turn: _Running, record: Record) -> None:
+        turn.is_written = True
+        tomb = NO_BALLOT if record.tomb is None else record.tomb
+        leadership.write(turn.request.key, Row(turn.version, record.flags, tomb, record))
 
     def _completed(self, turn: _Running, commit: Commit, before: Record | None) -> Record:
         """The record as it is committed: with generation, op ids, and what ends an agent."""
         request = turn.request
-        is_birth = request.kind == "spawn"
-        generation = turn.version if is_birth or before is None else before.generation
-        born_op = request.op if is_birth or before is None else before.born_op
-        table = NO_OPERATIONS if before is None else before.dedupe
-        if request.op is not None:
-            table = remember(
-                table,
-                request.op,
-                commit.result,
-                now_ms=self._leading_ms(),
-                ack=request.ack,
-                fence=request.fence,
-                window_ms=self._window_ms,
-            )
-        return commit.record.completed(
+        if request.kind == "merge":
+            return commit.record
+        if request.kind == "fold":
+            return commit.record.folded(request.payload)
+        record, generation, born_op, dedupe = completed(
+            request,
+            commit,
+            before,
+            turn.version,
+            now_ms=self._leading_ms(),
+            window_ms=self._window_ms,
+        )
+        if self._trimmed is not None:
+            record = self._trimmed(request.key, record)
+        return record.completed(
             version=turn.version,
             generation=generation,
             born_op=born_op,
-            dedupe=table,
+            dedupe=dedupe,
             tomb=turn.version.ballot if request.kind == "stop" else None,
+            wall_ms=self.wall_ms,
         )
 
     def _leading_ms(self) -> int:
@@ -335,6 +343,13 @@ class Turns:
                     if request.due_ms <= self.now_ms:
                         self._answer(request, Status.LATE)
                 self._queues[key] = deque(r for r in queue if r.due_ms > self.now_ms)
+        for key, waiting in list(self._behind.items()):
+            for request in waiting:
+                if request.due_ms <= self.now_ms:
+                    self._answer(request, Status.SESSION_UNAVAILABLE)
+            self._behind[key] = [r for r in waiting if r.due_ms > self.now_ms]
+            if not self._behind[key]:
+                del self._behind[key]
 
     # What the group tells
 
@@ -347,9 +362,9 @@ class Turns:
         self._leadership = None
         leader = self._leader()
         waiting: list[Request] = [r for queue in self._queues.values() for r in queue]
-        waiting += [r for reads in self._reads.values() for r in reads]
+        waiting += [r for reads in (*self._reads.values(), *self._behind.values()) for r in reads]
         running = list(self._running.values())
-        self._queues, self._reads, self._running = {}, {}, {}
+        self._queues, self._reads, self._running, self._behind = {}, {}, {}, {}
         self._asked, self._vouched = set(), set()
         for request in waiting:
             self._answer(request, Status.NOT_LEADER, leader)
@@ -373,7 +388,9 @@ class Turns:
         """See `Listener.committed`."""
         turn = self._running.pop(key, None)
         if turn is not None:
-            self._answer(turn.request, Status.OK, turn.result, row.version)
+            self._answer_ok(turn.request, turn.result, row.version, row)
+        for request in self._behind.pop(key, ()):
+            self.submit(request)
         self._serve_reads(key)
         self._next_turn(key)
 
@@ -388,11 +405,4 @@ class Turns:
                 self._vouched.add(read)
                 self._next_turn(read)
             else:
-                self._read(leadership, read)
-
-
-_REFUSED: Final[Mapping[type, Status]] = {
-    Expired: Status.EXPIRED,
-    Full: Status.OVERLOADED,
-    Fenced: Status.FENCED,
-}
+                self._read(leadership, read, is_confirmed=True)

@@ -36,7 +36,7 @@ class AntiEntropy:
         tree = self._seat.acceptor.tree
         if message.root == tree.root:
             self._differed.pop(replica, None)
-            if not message.is_whole and self._seat.acceptor.is_whole and leadership.is_settled():
+            if not message.is_whole and self._seat.acceptor.is_whole and leadership.holds_all():
                 whole = Whole(self._seat.config.number, leadership.ballot, tree.root)
                 self._seat.send(replica.node, whole)
             return
@@ -114,7 +114,9 @@ class Reaping:
         seat, leadership = self._seat, self._leadership
         version, holders = self._holders[key]
         mine = seat.acceptor.rows.get(key)
-        if replica != seat.me or (mine is not None and mine.version == version):
+        # Its own row, too, has to be durable: it would come back with what it held before.
+        is_mine = mine is not None and mine.version == version and leadership.has_durably(version)
+        if replica != seat.me or is_mine:
             holders.add(replica)
         if any(one not in holders for one in seat.config.members):
             return

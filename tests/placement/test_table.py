@@ -110,6 +110,16 @@ def test_a_lost_leader_is_followed_by_a_replica() -> None:
     assert others <= 2
 
 
+def test_a_few_shards_among_very_different_weights_can_be_built() -> None:
+    """A node above its limit finds one with room, also where the least loaded has none."""
+    nodes = [Member("a", 0.5), Member("b", 1.0), Member("c", 0.5), Member("d", 3.0)]
+    before = ShardTable(
+        tuple(nodes), 2, (("d", "c"), ("d", "b"), ("b", "d"), ("b", "d"), ("d", "a"))
+    )
+    after = build_table(nodes, shards=5, replicas=2, previous=before)
+    assert [sum(held[0] == node.id for held in after.lists) for node in nodes] == [1, 1, 0, 3]
+
+
 def test_data_round_trip() -> None:
     """`to_data` is lists of plain values, and `from_data` gives the equal table."""
     nodes = [Member("a", 2.0, "z1"), Member("b"), Member("c", 0.0)]

@@ -1,7 +1,7 @@
 """Replicated data types: values that merge, whoever changed them and in whatever order.
 
 Layout: `values` holds what items may be and how damage is reported; `counters` has `GCounter` and
-`PNCounter`; `dotmap` is what `collections` builds `ORSet`, `LWWMap` and `MVRegister` on; `register`
+`PNCounter`; `dotmap` is what `containers` builds `ORSet`, `LWWMap` and `MVRegister` on; `register`
 has `LWWRegister`.
 
 Each is an immutable value. A change names its *actor* (see `jido_state.dots`) or, where the later
@@ -13,7 +13,7 @@ is missing; `fold(actors)`, which forgets actors that are over without changing 
 (2011); Almeida, Shoker, Baquero, Delta state replicated data types (2018).
 """
 
-from jido_state.crdt.collections import LWWMap, MVRegister, ORSet
+from jido_state.crdt.containers import LWWMap, MVRegister, ORSet
 from jido_state.crdt.counters import GCounter, PNCounter
 from jido_state.crdt.dotmap import Delta
 from jido_state.crdt.register import LWWRegister

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
-from jido_state.crdt.values import CrdtFormatError, CrdtValueError, RetiredActorError, pack, unpack
+from jido_state.crdt.values import CrdtValueError, RetiredActorError, pack, unpack
 from jido_state.dots import Actor, VersionVector, source_of
 
 __all__ = ["GCounter", "PNCounter"]
@@ -57,15 +58,16 @@ class GCounter:
         """Counts up.
 
         Raises:
-            CrdtValueError: `by` is negative, no integer, or too large.
+            CrdtValueError: `by` is negative or too large.
             RetiredActorError: The actor was folded.
+            TypeError: `by` is no integer.
         """
         return self._count(actor, by, 0)
 
     def _count(self, actor: Actor, up: int, down: int) -> Self:
-        by = up or down
-        if not isinstance(by, int) or by < 0:
-            raise CrdtValueError(f"a counter cannot count by {by!r}: it must be an integer >= 0")
+        by = index(up or down)
+        if by < 0:
+            raise CrdtValueError(f"a counter cannot count by {by}: it must be an integer >= 0")
         folded = self.folded.get(source_of(actor))
         if folded is not None and actor <= folded.floor:
             raise RetiredActorError(f"{actor} is folded up to {folded.floor}: it counts no more")
@@ -162,8 +164,8 @@ class GCounter:
             {tuple(actor): _Counted(ups, downs) for actor, ups, downs in counts},
             {source: _Folded(tuple(floor), ups, downs) for source, floor, ups, downs in folded},
         )
-        if any(min(each[-2:]) < 0 for each in (*made.counts.values(), *made.folded.values())):
-            raise CrdtFormatError("a counter of negative counts")
+        if any(min(ups, downs) < 0 for _, ups, downs in (*counts, *made.folded.values())):
+            raise ValueError("negative counts")
         return made
 
     def to_bytes(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Entries by key, each under the dot of the change that put it: what the collections are built on.
+"""Entries by key, each under the dot of the change that put it: what the containers are built on.
 
 Theory. A change to a key replaces the entries of that key that it has seen. Of two copies, an entry
 that only one has is new if the other has not seen its dot, and was removed if it has. So removal

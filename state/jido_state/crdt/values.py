@@ -79,10 +79,9 @@ def unpack(name: str, data: bytes, make: Callable[[Any], R]) -> R:
     """
     try:
         found, content = ormsgpack.unpackb(data)
-        if found != name:
-            raise CrdtFormatError(f"these are the bytes of {found!r:.40}, not of {name}")
-        return make(content)
-    except CrdtFormatError:
-        raise
+        made = make(content) if found == name else None
     except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise CrdtFormatError(f"{len(data)} bytes are no {name}: {error}") from error
+    if made is None:
+        raise CrdtFormatError(f"these are the bytes of {found!r:.40}, not of a {name}")
+    return made

@@ -18,10 +18,17 @@ AUTHORITY: Final = 900  # its address
 
 
 class Configs(NamedTuple):
-    """What the root group's record says that concerns the groups."""
+    """What the root group's record says that concerns the groups.
+
+    Attributes:
+        configs: The newest committed one of each shard.
+        formatted: Replicas that have, or had, a header.
+        asked: The number in the question that this answers; 0 for what nobody asked.
+    """
 
     configs: dict[int, GroupConfig]
     formatted: frozenset[tuple[int, Replica]]
+    asked: int = 0
 
 
 class Report(NamedTuple):
@@ -32,6 +39,7 @@ class Report(NamedTuple):
     replica: Replica = Replica(0, 0)
     config: int = 0
     ballot: Ballot | None = None
+    question: int = 0
 
 
 class Boot(NamedTuple):
@@ -103,7 +111,8 @@ class Authority:
         shard, replica = message.shard, message.replica
         config = self.configs.get(shard)
         if message.kind == "pull":
-            self._send(source, Configs(dict(self.configs), frozenset(self.formatted)))
+            formatted = frozenset(self.formatted)
+            self._send(source, Configs(dict(self.configs), formatted, message.question))
         elif message.kind == "formatted":
             self.formatted.add((shard, replica))
         elif message.kind == "lost":
@@ -139,20 +148,23 @@ class Authority:
         config = self.configs[shard]
         if self.is_changing(shard):
             return False
-        lost = [one for one in config.voters if (shard, one) in self.lost]
         used = {one.node for one in config.voters}
         free = [node for node in self._nodes if node not in used]
-        if lost:
-            leaving = lost[0]
-            node = leaving.node
+        self._random.shuffle(free)
+        target = list(config.voters)
+        if lost := [one for one in config.voters if (shard, one) in self.lost]:
+            target[target.index(lost[0])] = Replica(lost[0].node, self._rno(shard))
         elif free:
-            leaving = self._random.choice(config.voters)
-            node = self._random.choice(free)
+            # One at a time, or as many as there are places for.
+            most = 1 if self._random.random() < 0.7 else len(target)
+            places = self._random.sample(range(len(target)), len(target))
+            for node, place in list(zip(free, places, strict=False))[:most]:
+                target[place] = Replica(node, self._rno(shard))
         else:
             return False
-        new = Replica(node, self._rno(shard))
-        self._targets[shard] = tuple(new if one == leaving else one for one in config.voters)
-        self._commit(shard, GroupConfig(config.number + 1, config.voters, (), (new,)))
+        self._targets[shard] = tuple(target)
+        learners = tuple(one for one in target if one not in config.voters)
+        self._commit(shard, GroupConfig(config.number + 1, config.voters, (), learners))
         return True
 
     def _begin_joint(self, shard: int, config: GroupConfig) -> None:

@@ -3,12 +3,16 @@
 A call has one op id over all its attempts. An attempt that is not answered, or answered "unknown",
 may have been applied, now or later; after one of these only the remembered result ends the call
 with certainty. A refusal is believed while no attempt is in doubt.
+
+A client is a session: it shows each agent of level "session" or "strong" what it has seen of its
+shard, and notes what each answer rests on.
 """
 
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from jido_state.checking.sessions import Sight
 from jido_state.operations import OpId
 from jido_state.simulation.history import History
 from jido_state.simulation.machine import Ask, Told
@@ -16,7 +20,7 @@ from jido_state.simulation.scheduler import Event, Scheduler
 from jido_state.turns import Answer, Request, Status
 from jido_state.versions import NO_VERSION, Version
 
-__all__ = ["CLIENTS", "Client", "ReadEvent", "Workload"]
+__all__ = ["CLIENTS", "Client", "Workload"]
 
 CLIENTS: Final = 1000  # address of the first client
 _KINDS: Final = {"read": "read", "spawn": "spawn", "delete": "stop"}
@@ -31,28 +35,18 @@ class Workload(NamedTuple):
         nodes: Whom to ask.
         operations: How many calls each client makes.
         reads: Part of them that read, 0 to 1.
-        think_us: Mean pause between two calls.
+        until_us: By when the calls should have been made.
         attempt_us: How long an answer is waited for.
-        patience_us: How long a call is tried.
+        patience_us: How long a call is tried; at most half of the time op ids are remembered.
     """
 
     keys: tuple[tuple[str, int, str], ...]
     nodes: tuple[int, ...]
     operations: int
     reads: float
-    think_us: int
-    attempt_us: int = 800_000
-    patience_us: int = 6_000_000
-
-
-class ReadEvent(NamedTuple):
-    """What a session did and what its answer rested on, for the checker of sessions."""
-
-    client: int
-    key: str
-    level: str
-    is_read: bool
-    version: Version
+    until_us: int
+    attempt_us: int
+    patience_us: int
 
 
 class _Call:
@@ -77,7 +71,7 @@ class Client:
         send: Sends from its address to a node.
         random: Its own random numbers.
         history: Where its calls are noted.
-        events: Where what its session has seen is noted.
+        sights: Where what its session has seen is noted.
         workload: What it does.
     """
 
@@ -88,7 +82,7 @@ class Client:
         send: Callable[[int, int, object], None],
         random: Random,
         history: History,
-        events: list[ReadEvent],
+        sights: list[Sight],
         workload: Workload,
     ) -> None:
         self.index = index
@@ -100,7 +94,8 @@ class Client:
         self._send = send
         self._random = random
         self._history = history
-        self._events = events
+        self._sights = sights
+        self._latest: dict[str, Version] = {}  # of the sights, by agent
         self._workload = workload
         self._call: _Call | None = None
         self._ops = 0
@@ -122,8 +117,10 @@ class Client:
         if self.left == 0:
             self.is_done = True
             return
-        pause = 1 + int(self._random.expovariate(1 / self._workload.think_us))
-        self._scheduler.after(pause, self._begin)
+        # Who was held up hurries, so that a run has its calls however bad it is.
+        left_us = max(self._workload.until_us - self._scheduler.now_us, 1) // self.left
+        pause = self._random.expovariate(1 / max(0.7 * left_us, 1_000))
+        self._scheduler.after(1 + int(pause), self._begin)
 
     def _begin(self) -> None:
         if self.left == 0:
@@ -184,7 +181,8 @@ class Client:
         if node is None:
             node = self._random.choice(self._workload.nodes)
         request = call.request._replace(id=(self.address, call.number, call.attempts))
-        self._send(self.address, node, Ask(call.shard, request, left_us // 1000))
+        called_us = call.due_us - self._workload.patience_us
+        self._send(self.address, node, Ask(call.shard, request, called_us, left_us // 1000))
         wait = min(self._workload.attempt_us, left_us)
         call.timer = self._scheduler.after(wait, self._late, call, call.attempts)
 
@@ -232,7 +230,7 @@ class Client:
         if call.timer is not None:
             self._scheduler.cancel(call.timer)
         call.attempts += 1  # what the old timer waited for is answered
-        if hint is None:
+        if hint is None or hint not in self._workload.nodes:
             self._hint.pop(call.shard, None)
         else:
             self._hint[call.shard] = hint
@@ -256,8 +254,14 @@ class Client:
         self._history.answer(call.number, value, self._scheduler.now_us)
         seen = self._seen.get(call.shard, NO_VERSION)
         self._seen[call.shard] = max(seen, answer.version)
-        event = ReadEvent(
-            self.index, request.key, request.level, request.kind == "read", answer.version
-        )
-        self._events.append(event)
+        if request.level != "eventual":
+            self._note(request, answer.version)
         self._end()
+
+    def _note(self, request: Request, version: Version) -> None:
+        before = self._latest.get(request.key, NO_VERSION)
+        if version.number == 0 and version[:4] == before[:4]:
+            return  # nothing is there, said by the ballot that said so before, or has reaped it
+        self._latest[request.key] = version
+        op = "read" if request.kind == "read" else "write"
+        self._sights.append(Sight(self.index, request.key, op, version))

@@ -13,15 +13,16 @@ from random import Random
 from typing import Any, Final
 
 from jido_state.checking.linearizability import Outcome, check_linearizable
+from jido_state.checking.sessions import Sight, check_sessions
 from jido_state.record import Record
 from jido_state.settings import GroupSettings
 from jido_state.simulation.authority import AUTHORITY, Authority
-from jido_state.simulation.clients import CLIENTS, Client, ReadEvent, Workload
-from jido_state.simulation.disk import DiskFaults, SimDisk
+from jido_state.simulation.clients import CLIENTS, Client, Workload
+from jido_state.simulation.disk import SimDisk
 from jido_state.simulation.history import History
-from jido_state.simulation.machine import Machine, Stored, Told, World
+from jido_state.simulation.machine import Directory, Machine, Stored, World
 from jido_state.simulation.nemesis import Nemesis
-from jido_state.simulation.network import Network, NetworkFaults
+from jido_state.simulation.network import Network
 from jido_state.simulation.scheduler import Scheduler
 from jido_state.simulation.swarm import Swarm, stream
 from jido_state.simulation.trace import Trace
@@ -32,7 +33,8 @@ __all__ = ["Cluster", "Result", "simulate"]
 
 LIVENESS_US: Final = 30_000_000  # within this after the last fault everything must work again
 SETTLED_US: Final = 60_000_000  # and within this all replicas must be equal
-SETTINGS: Final = GroupSettings(leaves=8, list_rows=16, dedupe_window_ms=8_000, max_trailing=64)
+_READS: Final = 150  # asked for on each node; most of them it cannot answer
+TWINS: Final = 600  # address of the second process of node 0
 
 
 @dataclass(slots=True)
@@ -43,9 +45,10 @@ class Result:
         seed: Of the run.
         failure: What did not hold; "" when all did.
         digest: Of every event and answer, equal for equal runs.
-        operations: How many calls are in the history.
+        operations: How many calls are in the history: all but those that surely did not run.
         acknowledged: How many of them are known to have succeeded.
         elections: How often a leader was made.
+        virtual_us: How long it was, in virtual time.
         faults: How often each kind of fault came.
         history: What the clients saw.
         trace: The last events, when they were kept.
@@ -81,44 +84,63 @@ class Cluster:
     Args:
         swarm: Size, load and mix of faults.
         kept: How many events the trace keeps for a reader.
-        settings: Of all groups.
+
+    Attributes:
+        machines: By node.
+        twins: Second processes of some nodes, by node: on an image of its data directory, or on
+            the very same files.
+        slow: Nodes for which what others send them is late, by as many microseconds.
     """
 
-    def __init__(self, swarm: Swarm, *, kept: int = 0, settings: GroupSettings = SETTINGS) -> None:
+    def __init__(self, swarm: Swarm, *, kept: int = 0) -> None:
         self.swarm = swarm
         seed = swarm.seed
         self.scheduler = Scheduler()
+        self._last_ns = 0
         self.trace = Trace(kept)
         self.watch = Watch()
         self.history = History()
-        self.events: list[ReadEvent] = []
+        self.sights: list[Sight] = []
         self.network = Network(
             self.scheduler, stream(seed, "network"), self._deliver, swarm.network
         )
         shards = 1 if swarm.nodes < 3 else 1 + seed % 2
         nodes = list(range(swarm.nodes))
         self.scheduler.start(AUTHORITY)
-        world = World(
-            self.scheduler, self.network.send, self._run_turn, self.watch, settings, shards
+        self._world = World(
+            self.scheduler,
+            self.send,
+            self._run_turn,
+            self.watch,
+            self._ended,
+            self._refused,
+            settings_of(swarm),
         )
         self.machines: dict[int, Machine] = {}
+        self.twins: dict[int, Machine] = {}
+        self.slow: dict[int, int] = {}
         clocks = stream(seed, "clocks")
         for node in nodes:
-            disk: SimDisk[Stored] = SimDisk(
-                self.scheduler, stream(seed, f"disk {node}"), node, swarm.disk, _spoil
-            )
-            self.machines[node] = Machine(node, disk, world, _drawer(stream(seed, f"nonce {node}")))
+            random = stream(seed, f"disk {node}")
+            files: list[SimDisk[Stored]] = [
+                SimDisk(self.scheduler, random, node, swarm.disk, _spoil)
+                for _ in range(swarm.hosts)
+            ]
+            draw = _drawer(stream(seed, f"nonce {node}"))
+            self.machines[node] = Machine(node, Directory(files), self._world, draw)
             offset = clocks.randint(-swarm.offset_ms, swarm.offset_ms)
             drift = clocks.randint(-swarm.drift_ppm, swarm.drift_ppm)
             self.scheduler.set_clock(node, offset_ms=offset, drift_ppm=drift)
+            self.network.place(TWINS + node, node)
+        self.nemesis = Nemesis(self)
         for node in nodes:
             self.machines[node].start()
         self.authority = Authority(
             self._send_from_authority, stream(seed, "authority"), nodes, shards, swarm.replicas
         )
         self._turns = stream(seed, "turns")
+        self._routes = stream(seed, "routes")
         self.clients = self._make_clients(shards)
-        self.nemesis = Nemesis(self)
 
     def _make_clients(self, shards: int) -> dict[int, Client]:
         swarm = self.swarm
@@ -133,43 +155,84 @@ class Cluster:
             tuple(self.machines),
             each,
             swarm.reads,
-            think_us=max(1_000, swarm.duration_us // each),
+            until_us=swarm.duration_us,
+            attempt_us=300_000 + 6 * (swarm.network.least_us + swarm.network.mean_us),
+            patience_us=min(3_000, swarm.window_ms // 2) * 1_000,
         )
-        clients = {}
-        for index in range(swarm.clients):
-            client = Client(
-                index,
-                self.scheduler,
-                self.network.send,
-                stream(swarm.seed, f"client {index}"),
-                self.history,
-                self.events,
-                workload,
+        homes = [
+            random.randrange(swarm.nodes) if random.random() < 0.5 else None
+            for _ in range(swarm.clients)
+        ]
+        clients = [self._make_client(index, workload, home) for index, home in enumerate(homes)]
+        # On each node somebody reads who knows no other: also from a leader that is deposed.
+        for node in self.machines:
+            reads = workload._replace(
+                nodes=(node,), operations=_READS, reads=1.0, patience_us=workload.attempt_us // 2
             )
-            self.scheduler.start(client.address)
-            clients[client.address] = client
-        return clients
+            clients.append(self._make_client(swarm.clients + node, reads, node))
+        return {client.address: client for client in clients}
+
+    def _make_client(self, index: int, workload: Workload, home: int | None) -> Client:
+        """A client; what cuts off its home cuts off the client."""
+        client = Client(
+            index,
+            self.scheduler,
+            self.send,
+            stream(self.swarm.seed, f"client {index}"),
+            self.history,
+            self.sights,
+            workload,
+        )
+        self.scheduler.start(client.address)
+        if home is not None:
+            self.network.place(client.address, home)
+        return client
 
     # The world
 
+    def send(self, source: int, target: int, message: object) -> None:
+        """Sends to a node, whichever of its processes that reaches, the authority or a client."""
+        node = target
+        if target in self.twins and self._routes.random() < 0.5:
+            target += TWINS
+        if node in self.slow and source < CLIENTS:
+            self.scheduler.after(self.slow[node], self.network.send, source, target, message)
+        else:
+            self.network.send(source, target, message)
+
+    def make_twin(self, node: int, directory: Directory) -> Machine:
+        """A second process of the node, not started yet."""
+        random = stream(self.swarm.seed, f"twin {node} {self.scheduler.now_us}")
+        twin = Machine(node, directory, self._world, _drawer(random), process=TWINS + node)
+        self.twins[node] = twin
+        return twin
+
     def _send_from_authority(self, node: int, message: object) -> None:
-        self.network.send(AUTHORITY, node, message)
+        self.send(AUTHORITY, node, message)
+
+    def _ended(self, machine: Machine) -> None:
+        self.watch.ended(machine.process)
+        self.nemesis.ended(machine)
+
+    def _refused(self, machine: Machine) -> None:
+        self.nemesis.refused(machine)
 
     def _deliver(self, source: int, target: int, message: Any) -> None:
-        kind = type(message)
         self.trace.add(self.scheduler.now_us, "deliver", source, target, message)
+        sender = source - TWINS if TWINS <= source < AUTHORITY else source
         if target == AUTHORITY:
-            self.authority.receive(source, message)
+            self.authority.receive(sender, message)
         elif target >= CLIENTS:
-            if kind is Told:
-                self.clients[target].receive(message)
-        else:
-            self.machines[target].receive(source, message)
+            self.clients[target].receive(message)
+        elif target < TWINS:
+            self.machines[target].receive(sender, message)
+        elif target - TWINS in self.twins:
+            self.twins[target - TWINS].receive(sender, message)
 
     def _run_turn(self, machine: Machine, shard: int, effect: RunTurn) -> None:
         """A handler runs for a while; nothing but its end is seen."""
         delay = int(self._turns.expovariate(1 / 1_500))
-        self.scheduler.after_on(machine.node, delay, self._end_turn, machine, shard, effect)
+        self.scheduler.after_on(machine.process, delay, self._end_turn, machine, shard, effect)
 
     @staticmethod
     def _end_turn(machine: Machine, shard: int, effect: RunTurn) -> None:
@@ -212,9 +275,6 @@ class Cluster:
             return stopped
 
         scheduler.run(time_us, look if stop is not None else None)
-        for machine in self.machines.values():
-            for group in machine.groups.values():
-                group.check()
         return stopped
 
     def _live(self) -> None:
@@ -236,6 +296,7 @@ class Cluster:
 
     def _last_reads(self, bound: int) -> None:
         """Every agent is read once more, strongly."""
+        self._last_ns = self.scheduler.now_us * 1_000
         client = next(iter(self.clients.values()))
         for key, shard, _ in client.keys:
             client.call(key, shard, "strong", "read", None)
@@ -274,15 +335,20 @@ class Cluster:
 
     def _judge(self) -> None:
         strong = {key for key, _, level in self._keys() if level == "strong"}
-        # Reads of the weaker levels may be old; writes are in one order at every level.
+        # Reads of the weaker levels may be old; writes are in one order at every level, and the
+        # last reads were strong.
         judged = [
             operation
             for operation in self.history
-            if operation.key in strong or operation.op != "read"
+            if operation.key in strong
+            or operation.op != "read"
+            or operation.call_ns >= self._last_ns
         ]
         verdict = check_linearizable(judged)
         if verdict.outcome is not Outcome.LINEARIZABLE:
             raise UnsafeError(str(verdict))
+        if violations := check_sessions(self.sights):
+            raise UnsafeError("\n".join(map(str, violations)))
 
     def _keys(self) -> tuple[tuple[str, int, str], ...]:
         return next(iter(self.clients.values())).keys
@@ -333,7 +399,17 @@ def _spoil(stored: Stored, _: Random) -> Stored:
     return stored._replace(shard=-1)
 
 
-def calm(swarm: Swarm) -> tuple[NetworkFaults, DiskFaults]:
-    """Network and disks once the faults have stopped: as quick, and sound."""
-    network = replace(swarm.network, loss=0.0, repeat=0.0, hold=0.0, mean_us=1_000, least_us=100)
-    return network, DiskFaults(latency_us=min(swarm.disk.latency_us, 2_000))
+def settings_of(swarm: Swarm) -> GroupSettings:
+    """Small trees and pages, so that runs meet their edges, and the times the swarm has drawn."""
+    election_ms = swarm.election_ms
+    return GroupSettings(
+        election_ms=election_ms,
+        heartbeat_ms=election_ms // 8,
+        jitter_ms=election_ms // 8,
+        rank_ms=election_ms // 8,
+        resend_ms=election_ms // 10,
+        leaves=8,
+        list_rows=16,
+        dedupe_window_ms=swarm.window_ms,
+        max_trailing=64,
+    )

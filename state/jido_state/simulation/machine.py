@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from random import Random
 from typing import Any, NamedTuple
 
 from jido_placement.config import GroupConfig, Replica
@@ -17,13 +18,14 @@ from jido_state.messages import (
     Stopped,
 )
 from jido_state.settings import GroupSettings
-from jido_state.simulation.authority import AUTHORITY, Configs, Report
+from jido_state.simulation.authority import AUTHORITY, Boot, Configs, Report
 from jido_state.simulation.disk import SimDisk, SimStore
 from jido_state.simulation.scheduler import Scheduler
-from jido_state.store import HEADER_KEY, Change, Commit, StoreError, StoreLostError, Table
-from jido_state.turns import Answer, Request, RunTurn, Turns
+from jido_state.simulation.watch import Watch
+from jido_state.store import HEADER_KEY, Change, Commit, StoreError, Table
+from jido_state.turns import Answer, Request, RunTurn, Status, Turns
 
-__all__ = ["Ask", "Machine", "Stored", "Told", "World", "is_sound"]
+__all__ = ["Ask", "Directory", "Machine", "Stored", "Told", "World", "is_sound"]
 
 TICK_US = 100_000
 PULL_MS = 500
@@ -46,10 +48,18 @@ class Frame(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A client's request; `left_ms` is what is left of its time."""
+    """A client's request.
+
+    Attributes:
+        shard: Where the agent lives.
+        request: What is asked.
+        called_us: When the call was made, in true time: connections do not outlive it for ever.
+        left_ms: What is left of its time.
+    """
 
     shard: int
     request: Request
+    called_us: int
     left_ms: int
 
 
@@ -60,26 +70,66 @@ class Told(NamedTuple):
 
 
 class World(NamedTuple):
-    """What a machine needs of the world around it."""
+    """What a machine needs of the world around it.
+
+    Attributes:
+        scheduler: Time and processes.
+        send: Sends from a process to a node, the authority or a client.
+        run_turn: Runs a handler.
+        watch: Sees what has to hold.
+        ended: Told of each process that is gone.
+        refused: Told of a process whose data directory the root group does not know.
+        settings: Of all groups.
+    """
 
     scheduler: Scheduler
     send: Callable[[int, int, object], None]
     run_turn: Callable[["Machine", int, RunTurn], None]
-    watch: Any  # `Watch`: sees what has to hold
+    watch: Watch
+    ended: Callable[["Machine"], None]
+    refused: Callable[["Machine"], None]
     settings: GroupSettings
-    shards: int
+
+
+class Directory:
+    """A node's data directory: store files, and one small file that is written whole.
+
+    Attributes:
+        files: The store files. A shard is in file `shard % hosts`.
+        hosts: How many of the files are used, fixed at the first start; 0 before it.
+        registered: Boot number and nonce that the root group has confirmed last.
+        intent: The pair that it was asked for, while the answer is not known.
+    """
+
+    __slots__ = ("files", "hosts", "intent", "registered")
+
+    def __init__(self, files: list[SimDisk[Stored]]) -> None:
+        self.files = files
+        self.hosts = 0
+        self.registered = (0, 0)
+        self.intent: tuple[int, int] | None = None
+
+    def copy(self, random: Random) -> "Directory":
+        """An image of what is on the platters."""
+        other = Directory([file.clone(random) for file in self.files])
+        other.hosts, other.registered = self.hosts, self.registered
+        other.intent = self.intent
+        return other
 
 
 class _Life:
     """What ends with the process."""
 
     __slots__ = (
+        "asks",
+        "boot",
         "configs",
         "groups",
         "is_registered",
         "links",
         "pulled_ms",
-        "store",
+        "question",
+        "stores",
         "tickets",
         "turns",
     )
@@ -87,29 +137,41 @@ class _Life:
     def __init__(self) -> None:
         self.groups: dict[int, Group] = {}
         self.turns: dict[int, Turns] = {}
-        self.store: SimStore[Stored] | None = None
-        self.tickets: deque[tuple[int, int, Persist]] = deque()  # store ticket, shard, what
+        self.stores: list[SimStore[Stored]] = []
+        self.tickets: list[deque[tuple[int, int, Group, Persist]]] = []  # by file
         self.links: dict[int, list[int]] = {}  # call and attempt heard last of each client
         self.configs: Configs | None = None
         self.is_registered = False
+        self.boot = (0, 0)  # the pair drawn in this life
+        self.asks: Boot | None = None
+        self.question = 0  # names this life where an answer to an earlier one would not do
         self.pulled_ms = 0
 
 
 class Machine:
-    """A node with one store file. `start` and `crash` are its lives.
+    """A process that runs a node's replicas; `start` and `crash` are its lives.
 
     Args:
-        node: Its index and address.
-        disk: Its store file, which outlives the process.
+        node: The node's index, as configs and ballots have it.
+        directory: Outlives the process.
         world: What is around it.
         draw: Random numbers of 63 bits for nonces.
+        process: Number and address of the process; the node's index but for a second process of
+            the same node.
     """
 
     def __init__(
-        self, node: int, disk: SimDisk[Stored], world: World, draw: Callable[[], int]
+        self,
+        node: int,
+        directory: Directory,
+        world: World,
+        draw: Callable[[], int],
+        *,
+        process: int | None = None,
     ) -> None:
         self.node = node
-        self.disk = disk
+        self.process = node if process is None else process
+        self.directory = directory
         self._world = world
         self._draw = draw
         self._life = _Life()
@@ -127,7 +189,7 @@ class Machine:
     @property
     def is_up(self) -> bool:
         """Whether a process runs here, be it paused."""
-        return self._world.scheduler.is_running(self.node)
+        return self._world.scheduler.is_running(self.process)
 
     def now_ms(self) -> int:
         """The node's monotonic clock."""
@@ -135,31 +197,98 @@ class Machine:
 
     # Lives
 
-    def start(self) -> None:
-        """A new process opens the store and goes on from what is in it."""
-        scheduler = self._world.scheduler
-        scheduler.start(self.node)
+    def start(self, hosts: int | None = None, *, is_supervised: bool = False) -> None:
+        """A new process opens the store files and goes on from what is in them.
+
+        Args:
+            hosts: How many store files the machine would use if the directory had not fixed it.
+            is_supervised: Whether the node's boot is registered already: only a host starts again.
+        """
+        self._world.scheduler.start(self.process)
         life = self._life = _Life()
+        life.question = self._draw()
+        directory = self.directory
+        directory.hosts = directory.hosts or hosts or len(directory.files)
         try:
-            life.store = self.disk.open(self._committed, self.crash)
-        except StoreLostError:
-            self.disk.format()
-            life.store = self.disk.open(self._committed, self.crash)
+            for place in range(directory.hosts):
+                self._open_file(place)
         except StoreError:
             self.crash()
             return
-        for shard in life.store.shards():
-            stored = life.store.get(Table.HEADER, shard, HEADER_KEY)
-            if stored is None or not is_sound(stored, shard, HEADER_KEY):
-                continue  # a spoilt header: that replica is lost
-            rows, bad = self._scan(shard)
-            self._open(shard, stored.content, rows, bad)
-        scheduler.after_on(self.node, self.node * 7_000 % TICK_US, self._tick)
+        self._world.scheduler.after_on(self.process, self.node * 7_000 % TICK_US, self._tick)
+        if is_supervised:
+            self._registered()
+            return
+        life.asks = self._next_boot()
+        self._ask_boot()
+
+    def _open_file(self, place: int) -> None:
+        file = self.directory.files[place]
+
+        def committed(ticket: int, commit: Commit) -> None:
+            self._committed(place, ticket, commit)
+
+        if file.is_lost:
+            file.format()
+        self._life.stores.append(file.open(committed, self.crash, process=self.process))
+        self._life.tickets.append(deque())
+
+    def _next_boot(self) -> Boot:
+        """What to ask the root group for; first how an ask of an earlier life ended.
+
+        Only a nonce drawn in this life lets the process answer: an image taken while an intent was
+        on its way would be confirmed as well.
+        """
+        directory = self.directory
+        if directory.intent is None:
+            directory.intent = (directory.registered[0] + 1, self._draw())
+            self._life.boot = directory.intent
+        return Boot(*directory.intent, directory.registered[1])
+
+    def _ask_boot(self) -> None:
+        asks = self._life.asks
+        if asks is not None:
+            self._world.send(self.process, AUTHORITY, asks)
+
+    def _boot_answered(self, answer: Boot) -> None:
+        life = self._life
+        directory = self.directory
+        if life.asks is None or answer[:3] != life.asks[:3]:
+            return  # to an earlier life
+        pair = (answer.boot, answer.nonce)
+        if not answer.is_granted:
+            self._world.refused(self)  # it is an image of a directory that has gone on
+            return
+        directory.registered, directory.intent = pair, None
+        if pair == life.boot:
+            life.asks = None
+            self._registered()
+        else:
+            life.asks = self._next_boot()
+            self._ask_boot()
+
+    def _registered(self) -> None:
+        """The boot is registered: the replicas may answer."""
+        life = self._life
+        life.is_registered = True
+        for store in life.stores:
+            for shard in store.shards():
+                stored = store.get(Table.HEADER, shard, HEADER_KEY)
+                if stored is None or not is_sound(stored, shard, HEADER_KEY):
+                    continue  # a spoilt header: that replica is lost
+                if store is self._store_of(shard):
+                    header, (rows, bad) = stored.content, self._scan(shard)
+                    # The store was synced when it was opened.
+                    self._world.watch.found(Replica(self.node, header.rno), shard, header, rows)
+                    self._open(shard, header, rows, bad)
         self._pull()
 
+    def _store_of(self, shard: int) -> SimStore[Stored]:
+        stores = self._life.stores
+        return stores[shard % len(stores)]
+
     def _scan(self, shard: int) -> tuple[dict[str, Row], list[str]]:
-        store = self._life.store
-        assert store is not None
+        store = self._store_of(shard)
         rows: dict[str, Row] = {}
         bad: list[str] = []
         after: str | None = None
@@ -185,31 +314,24 @@ class Machine:
         def emit(effect: Any) -> None:
             self._effect(shard, effect)
 
-        turns = life.turns[shard] = Turns(
-            emit, leader, window_ms=self._world.settings.dedupe_window_ms
-        )
+        settings = self._world.settings
+        turns = life.turns[shard] = Turns(emit, leader, window_ms=settings.dedupe_window_ms)
         life.groups[shard] = Group(
-            self.node,
-            shard,
-            header,
-            rows,
-            turns,
-            self._world.settings,
-            self.now_ms(),
-            bad=bad,
+            self.node, shard, header, rows, turns, settings, self.now_ms(), bad=bad
         )
 
     def crash(self, *, power: bool = False) -> None:
         """The process is gone; with `power` what the operating system held as well."""
-        self._world.scheduler.end(self.node)
-        self.disk.crash(power=power)
-        self._world.watch.ended(self.node)
+        self._world.scheduler.end(self.process)
+        for file in self.directory.files:
+            file.crash(power=power, process=None if power else self.process)
         self._life = _Life()
+        self._world.ended(self)
 
     # Time and messages
 
     def _tick(self) -> None:
-        self._world.scheduler.after_on(self.node, TICK_US, self._tick)
+        self._world.scheduler.after_on(self.process, TICK_US, self._tick)
         now = self.now_ms()
         life = self._life
         if now - life.pulled_ms >= PULL_MS:
@@ -222,12 +344,19 @@ class Machine:
 
     def _pull(self) -> None:
         self._life.pulled_ms = self.now_ms()
-        self._world.send(self.node, AUTHORITY, Report("pull"))
+        self._ask_boot()
+        if self._life.is_registered:
+            report = Report("pull", question=self._life.question)
+            self._world.send(self.process, AUTHORITY, report)
 
     def receive(self, source: int, message: object) -> None:
         """Something has arrived for this process."""
         life = self._life
-        if type(message) is Frame:
+        if type(message) is Boot:
+            self._boot_answered(message)
+        elif not life.is_registered:
+            return
+        elif type(message) is Frame:
             group = life.groups.get(message.shard)
             if group is not None:
                 sender = Replica(source, message.rno)
@@ -239,10 +368,19 @@ class Machine:
         elif type(message) is Configs:
             self._take_configs(message)
 
+    def certain(self, node: int) -> None:
+        """Somebody says that the process of that node is gone; it may be wrong, or late."""
+        now = self.now_ms()
+        for shard, group in list(self._life.groups.items()):
+            self.perform(shard, group.certain(node, now))
+
     def _ask(self, ask: Ask) -> None:
         life = self._life
         now = self.now_ms()
         turns = life.turns.get(ask.shard)
+        age_ms = (self._world.scheduler.now_us - ask.called_us) // 1000
+        if age_ms > self._world.settings.dedupe_window_ms:
+            return  # the connection is long gone: nothing as old as the op ids' memory arrives
         address, *attempt = ask.request.id
         if attempt <= life.links.get(address, []):
             return  # a link has numbers: it delivers nothing twice, and nothing that is overtaken
@@ -277,7 +415,10 @@ class Machine:
                         self._report("formatted", shard, group.acceptor.me)
                     continue
             mine = _named(config, self.node)
-            if mine is not None and (group is None or group.header.rno < mine.rno):
+            if mine is None or (group is not None and group.header.rno >= mine.rno):
+                continue
+            # What the root group said to an earlier life may be older than the header that is lost.
+            if message.asked == self._life.question:
                 self._assigned(shard, config, mine, message.formatted)
 
     def _assigned(
@@ -297,9 +438,7 @@ class Machine:
         header = Header(mine.rno, "pending", config)
         if promised is not None:
             header = header._replace(promised=promised)
-        store = self._life.store
-        assert store is not None
-        store.append(
+        self._store_of(shard).append(
             [
                 Change(Table.RECORD, shard, None),
                 Change(Table.HEADER, shard, HEADER_KEY, Stored(shard, HEADER_KEY, header)),
@@ -309,10 +448,9 @@ class Machine:
         self._open(shard, header, {})
 
     def _report(self, kind: str, shard: int, replica: Replica) -> None:
-        store = self._life.store
-        if kind == "formatted" and (store is None or store.unfinished()):
+        if kind == "formatted" and self._store_of(shard).unfinished():
             return  # the header may not be durable yet
-        self._world.send(self.node, AUTHORITY, Report(kind, shard, replica))
+        self._world.send(self.process, AUTHORITY, Report(kind, shard, replica))
 
     # Effects
 
@@ -320,36 +458,45 @@ class Machine:
         """Does what a group asked for."""
         for effect in effects:
             self._effect(shard, effect)
+        group = self._life.groups.get(shard)
+        if group is not None:
+            group.check()
 
     def _effect(self, shard: int, effect: Any) -> None:
         world = self._world
         kind = type(effect)
         if kind is Send:
-            rno = self._life.groups[shard].header.rno
-            world.watch.sent(self.node, shard, effect.message)
-            world.send(self.node, effect.to, Frame(shard, rno, effect.message))
+            group = self._life.groups[shard]
+            world.watch.sent(shard, effect.message, group.config)
+            frame = Frame(shard, group.header.rno, effect.message)
+            world.send(self.process, effect.to, frame)
         elif kind is Persist:
             self._persist(shard, effect)
         elif kind is Answer:
-            world.watch.answered(effect)
-            world.send(self.node, effect.id[0], Told(effect))
+            self._answer(shard, effect)
         elif kind is RunTurn:
             world.run_turn(self, shard, effect)
         elif kind is Led:
-            world.watch.led(self.node, shard, effect.ballot)
+            world.watch.led(self.process, shard, effect.ballot)
         elif kind is Stopped:
-            world.watch.stopped(self.node, shard, effect.ballot, effect.reason)
+            world.watch.stopped(self.process, shard, effect.ballot)
         elif kind is JointDone:
             report = Report("joint", shard, config=effect.config, ballot=effect.ballot)
-            world.send(self.node, AUTHORITY, report)
+            world.send(self.process, AUTHORITY, report)
         elif kind is LearnerReady:
             me = Replica(self.node, effect.rno)
-            world.send(self.node, AUTHORITY, Report("ready", shard, me, effect.config))
+            world.send(self.process, AUTHORITY, Report("ready", shard, me, effect.config))
+
+    def _answer(self, shard: int, answer: Answer) -> None:
+        leadership = self._life.groups[shard].leadership
+        if answer.status is Status.OK and leadership is not None:
+            self._world.watch.answered(shard, answer.version, leadership.config)
+        self._world.send(self.process, answer.id[0], Told(answer))
 
     def _persist(self, shard: int, persist: Persist) -> None:
         life = self._life
-        store = life.store
-        assert store is not None
+        group = life.groups[shard]
+        self._world.watch.asked(group.acceptor.me, shard, persist, group.header.promised)
         changes: list[Change[Stored]] = []
         if persist.clears:
             changes.append(Change(Table.RECORD, shard, None))
@@ -359,21 +506,23 @@ class Machine:
         for key, row in persist.rows.items():
             stored = None if row is None else Stored(shard, key, row)
             changes.append(Change(Table.RECORD, shard, key, stored))
-        life.tickets.append((store.append(changes), shard, persist))
+        ticket = self._store_of(shard).append(changes)
+        life.tickets[shard % len(life.stores)].append((ticket, shard, group, persist))
 
-    def _committed(self, ticket: int, commit: Commit) -> None:
+    def _committed(self, place: int, ticket: int, commit: Commit) -> None:
         life = self._life
         now = self.now_ms()
         if commit is Commit.FULL:
             # What was rolled back is gone from the file, and not from the groups' memory.
             self.crash()
             return
-        while life.tickets and life.tickets[0][0] <= ticket:
-            _, shard, persist = life.tickets.popleft()
-            if persist.header is not None:
-                self._world.watch.promised(self.node, shard, persist.header)
-            life.turns[shard].now_ms = now
-            self.perform(shard, life.groups[shard].persisted(persist.ticket, now))
+        tickets = life.tickets[place]
+        while tickets and tickets[0][0] <= ticket:
+            _, shard, group, persist = tickets.popleft()
+            self._world.watch.durable(group.acceptor.me, shard, persist)
+            if life.groups[shard] is group:  # else another assignment has taken its place
+                life.turns[shard].now_ms = now
+                self.perform(shard, group.persisted(persist.ticket, now))
 
 
 def _named(config: GroupConfig, node: int) -> Replica | None:

@@ -6,16 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jido_placement.config import Replica
-from jido_state.simulation.disk import DiskFaults
-from jido_state.simulation.machine import Machine, is_sound
-from jido_state.simulation.partitions import partition, swizzle
+from jido_state.simulation.disk import DiskFaults, SimDisk
+from jido_state.simulation.machine import Directory, Machine, Stored, is_sound
+from jido_state.simulation.partitions import partition, swizzle, two_way
 from jido_state.simulation.swarm import stream
+from jido_state.simulation.watch import UnsafeError
 from jido_state.store import Table
 
 if TYPE_CHECKING:
     from jido_state.simulation.cluster import Cluster
 
 __all__ = ["Nemesis"]
+
+_LEADERS = 0.5  # how often a fault that could befall anybody befalls a leader
 
 
 class Nemesis:
@@ -35,6 +38,7 @@ class Nemesis:
         self._is_on = False
         self._wiped: set[tuple[int, Replica]] = set()
         self._rotten: set[int] = set()
+        self._newer: dict[int, Directory] = {}  # what nodes have that were given an older image
         self._faults: dict[str, Callable[[], None]] = {
             "crash": self._crash,
             "power": self._power,
@@ -45,11 +49,18 @@ class Nemesis:
             "rot": self._rot,
             "disk_full": self._disk_full,
             "sync_error": self._sync_error,
+            "hosts": self._hosts,
+            "clone": self._clone,
+            "rollback": self._rollback,
+            "twin": self._twin,
+            "rumour": self._rumour,
             "clock": self._clock,
             "swizzle": self._swizzle,
             "transfer": self._transfer,
             "config": self._config,
             "abort": self._abort,
+            "depose": self._depose,
+            "slow": self._slow,
             "cut": self._cut,
             "release": self._release,
         }
@@ -67,27 +78,31 @@ class Nemesis:
     def _happen(self, kind: str) -> None:
         if not self._is_on:
             return
-        fault = self._faults.get(kind)
-        if fault is not None:
-            self.counts[kind] += 1
-            self._cluster.trace.add(self._cluster.scheduler.now_us, kind)
-            fault()
+        self.counts[kind] += 1
+        self._cluster.trace.add(self._cluster.scheduler.now_us, kind)
+        self._faults[kind]()
         self._next()
 
     def stop(self) -> None:
         """All faults end: everything runs, is connected, and has room."""
         cluster = self._cluster
         self._is_on = False
+        cluster.slow.clear()
         swarm = cluster.swarm
         cluster.network.heal(
             replace(swarm.network, loss=0.0, repeat=0.0, hold=0.0, least_us=100, mean_us=1_000)
         )
+        directories = [*self._newer.values()]
+        for twin in list(cluster.twins.values()):
+            directories.append(twin.directory)
+            if twin.directory is cluster.machines[twin.node].directory:
+                self._end_twin(twin)
         for machine in cluster.machines.values():
-            machine.disk.is_full = False
-            machine.disk.fails_next_sync = False
-            machine.disk.faults = DiskFaults(latency_us=min(swarm.disk.latency_us, 2_000))
+            directories.append(machine.directory)
             cluster.scheduler.resume(machine.node)
-            self._start(machine)
+        for file in [file for directory in directories for file in directory.files]:
+            file.is_full = file.fails_next_sync = False
+            file.faults = DiskFaults(latency_us=min(swarm.disk.latency_us, 2_000))
         self._repair()
 
     def _repair(self) -> None:
@@ -103,16 +118,60 @@ class Nemesis:
 
     # Helpers
 
-    def _start(self, machine: Machine) -> None:
+    @staticmethod
+    def _start(machine: Machine, hosts: int | None = None) -> None:
         if not machine.is_up:
-            machine.start()
+            machine.start(hosts)
 
     def _some(self) -> Machine:
-        return self._random.choice(list(self._cluster.machines.values()))
+        """Any machine; often one that leads, since it has more to lose."""
+        machines = list(self._cluster.machines.values())
+        if self._random.random() < _LEADERS:
+            machines = [one for one in machines if self._leads(one)] or machines
+        return self._random.choice(machines)
 
-    def _later(self, low_ms: int, high_ms: int, call: Callable[..., None], *args: object) -> None:
+    @staticmethod
+    def _leads(machine: Machine) -> bool:
+        return any(group.leadership is not None for group in machine.groups.values())
+
+    def _later(self, low_ms: int, high_ms: int, call: Callable[..., object], *args: object) -> None:
+        """Calls within these bounds: mostly in the first part of them."""
+        if self._random.random() < 0.7:
+            high_ms = low_ms + (high_ms - low_ms) // 4
         delay = self._random.randint(low_ms, high_ms) * 1000
         self._cluster.scheduler.after(delay, call, *args)
+
+    # What the world tells
+
+    def ended(self, machine: Machine) -> None:
+        """A process is gone. Others may notice at once, by their connections to it."""
+        random = self._random
+        if self._is_on and random.random() < self._cluster.swarm.evidence:
+            self._spread(machine.node)
+
+    def _spread(self, node: int) -> None:
+        for other in self._cluster.machines.values():
+            if other.node != node and self._random.random() < 0.8:
+                self._later(5, 2_000, self._tell, other, node)
+
+    def _tell(self, machine: Machine, node: int) -> None:
+        self._cluster.scheduler.run_on(machine.process, machine.certain, node)
+
+    def refused(self, machine: Machine) -> None:
+        """The root group knows another, newer directory of this node."""
+        cluster = self._cluster
+        machine.crash()
+        twin = cluster.twins.pop(machine.node, None)
+        if machine is twin:
+            return  # the image goes
+        if twin is not None:
+            twin.crash(power=True)
+            machine.directory = twin.directory
+        elif machine.node in self._newer:
+            machine.directory = self._newer.pop(machine.node)
+        else:
+            raise UnsafeError(f"node {machine.node}: its only directory is refused")
+        self._later(50, 1_000, self._start, machine)
 
     # Faults
 
@@ -129,15 +188,16 @@ class Nemesis:
             self._later(500, 10_000, self._start, machine)
 
     def _power_all(self) -> None:
-        for machine in self._cluster.machines.values():
+        for machine in [*self._cluster.machines.values(), *self._cluster.twins.values()]:
             if machine.is_up:
                 machine.crash(power=True)
+        for machine in self._cluster.machines.values():
             self._later(500, 5_000, self._start, machine)
 
     def _pause(self) -> None:
         machine = self._some()
-        self._cluster.scheduler.pause(machine.node)
-        self._later(500, 15_000, self._cluster.scheduler.resume, machine.node)
+        self._cluster.scheduler.pause(machine.process)
+        self._later(500, 15_000, self._cluster.scheduler.resume, machine.process)
 
     def _lag(self) -> None:
         self._cluster.scheduler.lag(self._some().node, self._random.randint(100, 4_000) * 1000)
@@ -146,13 +206,21 @@ class Nemesis:
         machine = self._some()
         if not self._may_impair(machine):
             return
+        files = machine.directory.files
+        lost = (
+            [self._random.randrange(len(files))]
+            if self._random.random() < 0.5
+            else range(len(files))
+        )
         for shard, config in self._cluster.authority.configs.items():
-            for one in config.members:
-                if one.node == machine.node:
-                    self._wiped.add((shard, one))
+            if shard % len(files) in lost:
+                for one in config.members:
+                    if one.node == machine.node:
+                        self._wiped.add((shard, one))
         if machine.is_up:
             machine.crash()
-        machine.disk.format()
+        for place in lost:
+            files[place].lose()
         self._later(50, 3_000, self._start, machine)
         self._later(3_000, 5_000, self._replace)
 
@@ -163,7 +231,7 @@ class Nemesis:
         spare, and a group that changes its replicas has to come through first.
         """
         authority = self._cluster.authority
-        if machine.node in self._rotten:
+        if machine.node in self._rotten or self._is_double(machine):
             return False
         for shard, config in authority.configs.items():
             if len(config.voters) < 3 or authority.is_changing(shard):
@@ -182,11 +250,18 @@ class Nemesis:
 
     @staticmethod
     def _holds_rot(machine: Machine) -> bool:
-        rows = machine.disk.rows
         return any(
-            not is_sound(rows.get(table, shard, key), shard, key)
-            for table, shard, key in rows.names()
+            not is_sound(file.rows.get(table, shard, key), shard, key)
+            for file in machine.directory.files
+            for table, shard, key in file.rows.names()
         )
+
+    def _is_double(self, machine: Machine) -> bool:
+        """Whether there is an image of the node's directory somewhere."""
+        return machine.node in self._cluster.twins or machine.node in self._newer
+
+    def _file(self, machine: Machine) -> SimDisk[Stored]:
+        return self._random.choice(machine.directory.files)
 
     def _replace(self) -> None:
         authority = self._cluster.authority
@@ -199,29 +274,98 @@ class Nemesis:
         if not self._may_impair(machine):
             return
         self._rotten.add(machine.node)
-        machine.disk.rot(Table.RECORD, in_key=self._random.random() < 0.3)
+        self._file(machine).rot(Table.RECORD, in_key=self._random.random() < 0.3)
         if machine.is_up and self._random.random() < 0.7:
             machine.crash()
             self._later(50, 3_000, self._start, machine)
 
     def _disk_full(self) -> None:
         machine = self._some()
-        machine.disk.is_full = True
-        self._later(500, 6_000, self._room, machine)
+        file = self._file(machine)
+        file.is_full = True
+        self._later(500, 6_000, self._room, machine, file)
 
-    def _room(self, machine: Machine) -> None:
-        machine.disk.is_full = False
+    def _room(self, machine: Machine, file: SimDisk[Stored]) -> None:
+        file.is_full = False
         self._start(machine)
 
     def _sync_error(self) -> None:
         machine = self._some()
-        machine.disk.fails_next_sync = True
+        self._file(machine).fails_next_sync = True
         self._later(1_000, 4_000, self._after_sync_error, machine)
 
     def _after_sync_error(self, machine: Machine) -> None:
         if self._random.random() < 0.5 and machine.is_up:
             machine.crash(power=True)
         self._start(machine)
+
+    def _hosts(self) -> None:
+        """A machine with another number of cores: the directory has fixed which file is whose."""
+        machine = self._some()
+        if machine.is_up:
+            machine.crash()
+        hosts = self._random.randint(1, len(machine.directory.files))
+        self._later(50, 2_000, self._start, machine, hosts)
+
+    def _clone(self) -> None:
+        """The image of a halted machine is started as well: both are the same node."""
+        machine = self._some()
+        if self._is_double(machine) or machine.node in self._rotten:
+            return
+        if machine.is_up:
+            machine.crash(power=True)
+        twin = self._cluster.make_twin(machine.node, machine.directory.copy(self._random))
+        for one in (machine, twin):
+            self._later(100, 2_000, self._start, one)
+
+    def _rollback(self) -> None:
+        """An image is taken, and put in the place of the directory that has gone on since."""
+        machine = self._some()
+        if self._is_double(machine):
+            return
+        if machine.is_up:
+            machine.crash(power=True)
+        if machine.directory.intent is None:
+            image = machine.directory.copy(self._random)
+            self._later(1_000, 20_000, self._put_back, machine, image)
+        self._start(machine)
+
+    def _put_back(self, machine: Machine, image: Directory) -> None:
+        directory = machine.directory
+        is_older = directory.registered > image.registered
+        if self._is_on and is_older and not self._is_double(machine):
+            if machine.is_up:
+                machine.crash(power=True)
+            self._newer[machine.node] = directory
+            machine.directory = image
+            self._later(50, 500, self._start, machine)
+
+    def _twin(self) -> None:
+        """The process is taken for dead, and another one started on its files."""
+        machine = self._some()
+        if (
+            not machine.is_up
+            or self._is_double(machine)
+            or self._cluster.scheduler.is_paused(machine.process)
+        ):
+            return
+        self._cluster.scheduler.pause(machine.process)
+        twin = self._cluster.make_twin(machine.node, machine.directory)
+        twin.start(is_supervised=True)
+        if twin.is_up:
+            self._later(1_000, 8_000, self._end_twin, twin)
+        else:
+            self._end_twin(twin)
+        self._later(500, 6_000, self._cluster.scheduler.resume, machine.process)
+
+    def _end_twin(self, twin: Machine) -> None:
+        if self._cluster.twins.get(twin.node) is twin:
+            del self._cluster.twins[twin.node]
+        if twin.is_up:
+            twin.crash()
+
+    def _rumour(self) -> None:
+        self._spread(self._some().node)
 
     def _clock(self) -> None:
         reach = max(1_000, self._cluster.swarm.offset_ms)
@@ -260,8 +404,37 @@ class Nemesis:
         authority.exchange(self._random.choice(list(authority.configs)))
 
     def _abort(self) -> None:
+        """An exchange is given up: at any point of it, the joint config's own leader included."""
         authority = self._cluster.authority
-        authority.abort(self._random.choice(list(authority.configs)))
+        shard = self._random.choice(list(authority.configs))
+        authority.exchange(shard)
+        self._later(100, 6_000, authority.abort, shard)
+
+    def _depose(self) -> None:
+        """A leader goes on without being heard, while the others elect another at once."""
+        machines = self._cluster.machines
+        leaders = [one for one in machines.values() if self._leads(one)]
+        if not leaders or len(machines) < 2:
+            return
+        node = self._random.choice(leaders).node
+        others = [one for one in machines if one != node]
+        pairs = two_way([node], others)
+        if self._random.random() < 0.5:
+            pairs = tuple(pair for pair in pairs if pair[0] == node)
+        self._cluster.network.cut(pairs)
+        self._later(500, 8_000, self._cluster.network.mend, pairs)
+        if self._random.random() < 0.7:
+            for other in others:
+                self._later(1, 100, self._tell, machines[other], node)
+
+    def _slow(self) -> None:
+        """A node hears what others said long ago; the answers to its own questions, too."""
+        slow = self._cluster.slow
+        node = self._some().node
+        slow[node] = self._random.randint(100, 2_000) * 1_000
+        self._later(1_000, 8_000, slow.pop, node, None)
+        if self._random.random() < 0.7:
+            self._spread(node)
 
     def _cut(self) -> None:
         swarm = self._cluster.swarm

@@ -26,17 +26,22 @@ FAULTS: Final[Mapping[str, float]] = MappingProxyType(
         "power_all": 0.2,  # all machines do
         "pause": 0.5,  # a virtual machine is suspended
         "lag": 0.5,  # a loop is blocked for a while
-        "lose_disk": 0.3,  # a store file is gone
+        "lose_disk": 0.3,  # one store file is gone, or all of a node's
         "rot": 0.3,  # a bit of a row flips
         "disk_full": 0.3,
         "sync_error": 0.3,  # an fsync fails, and sometimes the power after it
         "hosts": 0.2,  # a node comes back with another number of hosts
-        "clone": 0.2,  # a node's disk is copied, and the copy started
+        "clone": 0.2,  # a node's data directory is copied, and the copy started as well
+        "rollback": 0.2,  # a node comes back with an older image of its data directory
+        "twin": 0.2,  # a second process is started on the files of one that stands still
+        "rumour": 0.2,  # it is said that the leader's process is gone, which is not so
         "clock": 0.4,  # a wall clock jumps
         "swizzle": 0.3,  # nodes stop one by one, and come back in another order
         "transfer": 0.4,  # leadership is handed over
         "config": 0.5,  # replicas are exchanged
         "abort": 0.3,  # an exchange of replicas is given up
+        "depose": 0.7,  # the leader is cut off, perhaps only its voice, and said to be gone
+        "slow": 0.4,  # what a node is sent takes a second longer, and it may be said to be gone
         "cut": 0.6,  # a partition of one of the kinds drawn
         "release": 0.3,  # messages that were held arrive all at once
     }
@@ -58,6 +63,7 @@ class Swarm:
 
     Attributes:
         seed: Gives all else.
+        hosts: Store files of each node, 1 or 2.
         nodes: Machines at the start, 1 to 6; at least `replicas`.
         replicas: Replicas of the group, 1 to 5.
         keys: Agents that are used.
@@ -73,9 +79,13 @@ class Swarm:
         disk: What the disks do, as well.
         offset_ms: Farthest that a wall clock is off.
         drift_ppm: Farthest that a clock is too fast or too slow.
+        evidence: How often the end of a process is noticed by others at once, 0 to 1.
+        election_ms: Of the groups' settings; the others of time follow from it.
+        window_ms: How long the groups remember op ids.
     """
 
     seed: int
+    hosts: int
     nodes: int
     replicas: int
     keys: int
@@ -91,6 +101,9 @@ class Swarm:
     disk: DiskFaults
     offset_ms: int
     drift_ppm: int
+    evidence: float
+    election_ms: int
+    window_ms: int
 
     @classmethod
     def draw(cls, seed: int) -> "Swarm":
@@ -99,21 +112,25 @@ class Swarm:
         replicas = random.choices((1, 2, 3, 4, 5), (1, 2, 10, 2, 5))[0]
         return cls(
             seed=seed,
+            hosts=random.choice((1, 2)),
             nodes=replicas + random.choice((0, 0, 1, 2)) if replicas < 5 else 5,
             replicas=replicas,
-            keys=random.choice((1, 2, 3, 5)),
-            clients=random.choice((1, 2, 3, 5, 5, 8)),
-            operations=random.choice((100, 200, 300)),
-            duration_us=random.choice((10, 20, 40, 60)) * 1_000_000,
+            keys=random.choice((1, 1, 2, 3, 5)),
+            clients=random.choice((2, 3, 5, 5, 6)),
+            operations=random.choice((300, 500, 700)),
+            duration_us=random.choice((10, 20, 30, 40)) * 1_000_000,
             levels=_draw_levels(random),
             reads=random.choice((0.2, 0.4, 0.6)),
             faults=_draw_faults(random),
-            fault_us=random.choice((300, 1_000, 3_000, 8_000)) * 1_000,
+            fault_us=random.choice((500, 1_000, 2_000, 5_000)) * 1_000,
             partitions=_some(tuple(PARTITIONS), random),
             network=_draw_network(random),
             disk=_draw_disk(random),
             offset_ms=random.choice((0, 0, 1_000, 60_000, 3_600_000)),
             drift_ppm=random.choice((0, 0, 50, 500)),
+            evidence=random.choice((0.0, 0.5, 1.0)),
+            election_ms=random.choice((800, 1_200, 2_500)),
+            window_ms=random.choice((2_400, 8_000)),
         )
 
     def next_fault(self, random: Random) -> tuple[int, str] | None:
@@ -156,6 +173,7 @@ def _draw_network(random: Random) -> NetworkFaults:
         loss=random.choice((0.0, 0.0, 0.01, 0.05, 0.2)),
         repeat=random.choice((0.0, 0.0, 0.01, 0.1)),
         hold=random.choice((0.0, 0.0, 0.001, 0.02)),
+        hold_us=random.choice(((100_000, 2_000_000), (3_000_000, 20_000_000))),
         in_order=random.random() < 0.2,
     )
 

@@ -1,10 +1,17 @@
-"""What has to hold at every step of a run, seen from outside all processes."""
+"""What has to hold at every step of a run, seen from outside all processes.
 
+A single replica cannot see whether its answer rests on a quorum, or whether another one leads under
+the same ballot. The watch sees every message, every write that became durable and every answer, and
+raises at the first one that must not be. What it checks are the invariants of the protocol that are
+about more than one process (section 1.15 of the protocol); I11 and I12 show in what clients see.
+"""
+
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from jido_state.messages import Accept, Header
-from jido_state.turns import Answer
-from jido_state.versions import Ballot, Version
+from jido_placement.config import GroupConfig, Replica
+from jido_state.messages import Accept, Header, Persist, Reap, Row, Staged
+from jido_state.versions import NO_BALLOT, Ballot, Version
 
 __all__ = ["UnsafeError", "Watch"]
 
@@ -14,71 +21,121 @@ class UnsafeError(AssertionError):
 
 
 class Watch:
-    """Invariants that no single replica can see (protocol, section 1.15).
+    """Invariants that no single replica can see.
 
     Attributes:
-        leaders: Node that led under each ballot of each shard.
+        leaders: Process that led under each ballot of each shard.
         elections: How often a leader was made.
     """
 
     def __init__(self) -> None:
         self.leaders: dict[tuple[int, Ballot], int] = {}
         self.elections = 0
-        self._contents: dict[tuple[int, Version], tuple[str, Any]] = {}
+        self._rows: dict[tuple[int, Version], tuple[str, Row]] = {}
         self._promised: dict[tuple[int, int, int], Ballot] = {}
         self._leading: dict[tuple[int, int], Ballot] = {}
+        self._durable: dict[tuple[int, Version], set[Replica]] = {}
 
-    def sent(self, node: int, shard: int, message: Any) -> None:
-        """I1: one content for a version."""
-        if type(message) is not Accept:
+    def sent(self, shard: int, message: Any, config: GroupConfig) -> None:
+        """I1: one content for a version; I10: what is reaped was a tombstone everywhere."""
+        if type(message) is Accept:
+            for key, row in message.rows:
+                self._is_one_content(shard, key, row)
+                if row.version[:4] != message.ballot:
+                    raise UnsafeError(
+                        f"I3: {key!r} is sent as {row.version} under {message.ballot}"
+                    )
+        elif type(message) is Reap:
+            self._may_be_reaped(shard, message, config)
+
+    def _is_one_content(self, shard: int, key: str, row: Row) -> None:
+        known = self._rows.get((shard, row.version))
+        if known is None:
+            self._rows[shard, row.version] = (key, row)
             return
-        for key, row in message.rows:
-            known = self._contents.setdefault((shard, row.version), (key, row.content))
-            if known[0] != key or (
-                known[1] is not row.content
-                and known[1] != row.content
-                and _content(known[1]) is not None
-                and _content(row.content) is not None
-            ):
+        before = known[1]
+        is_same = (
+            before.content is row.content
+            or type(row.content) is Staged
+            or type(before.content) is Staged
+            or before.content == row.content
+        )
+        if known[0] != key or not is_same:
+            raise UnsafeError(
+                f"I1: {row.version} of {key!r} is sent with another content than before: "
+                f"{row.content!r} after {known!r}"
+            )
+
+    def _may_be_reaped(self, shard: int, reap: Reap, config: GroupConfig) -> None:
+        known = self._rows.get((shard, reap.version))
+        holders = self._durable.get((shard, reap.version), set())
+        if known is None or known[1].tomb in {NO_BALLOT, reap.ballot} or config.is_joint:
+            raise UnsafeError(f"I10: {reap.key!r} is reaped by {reap.ballot} as {known}")
+        if any(one not in holders for one in config.voters):
+            raise UnsafeError(
+                f"I10: {reap.key!r} is reaped; of {config.voters} only {sorted(holders)} have "
+                f"held its tombstone"
+            )
+
+    def asked(self, replica: Replica, shard: int, persist: Persist, promised: Ballot) -> None:
+        """I3: what is written under a ballot is written under no lower promise."""
+        for key, row in persist.rows.items():
+            if row is not None and row.version[:4] < promised:
                 raise UnsafeError(
-                    f"I1: node {node} sends {row.version} of {key!r} with another content than "
-                    f"was sent before: {row.content!r} after {known!r}"
+                    f"I3: {replica} of shard {shard} writes {key!r} as {row.version} and has "
+                    f"promised {promised}"
                 )
 
-    def promised(self, node: int, shard: int, header: Header) -> None:
-        """I2: a promise never falls while its header lives."""
+    def durable(self, replica: Replica, shard: int, persist: Persist) -> None:
+        """I2: a promise never falls while its header lives; and who holds what."""
+        for row in persist.rows.values():
+            if row is not None:
+                self._durable.setdefault((shard, row.version), set()).add(replica)
+        if persist.header is not None:
+            self._promises(replica, shard, persist.header)
+
+    def found(self, replica: Replica, shard: int, header: Header, rows: Mapping[str, Row]) -> None:
+        """I2, and who holds what, of a replica that begins again."""
+        for row in rows.values():
+            self._durable.setdefault((shard, row.version), set()).add(replica)
+        self._promises(replica, shard, header)
+
+    def _promises(self, replica: Replica, shard: int, header: Header) -> None:
         if header.status == "pending":
             return  # it has promised nothing yet
-        name = (node, shard, header.rno)
+        name = (shard, replica.node, header.rno)
         before = self._promised.get(name)
         if before is not None and header.promised < before:
-            raise UnsafeError(f"I2: replica {name} promised {before}, and then {header.promised}")
+            raise UnsafeError(f"I2: {name} promised {before}, and then {header.promised}")
         self._promised[name] = header.promised
 
-    def led(self, node: int, shard: int, ballot: Ballot) -> None:
+    def led(self, process: int, shard: int, ballot: Ballot) -> None:
         """I1: one incarnation for a ballot."""
         if (shard, ballot) in self.leaders:
-            raise UnsafeError(f"I1: shard {shard} is led under {ballot} a second time, by {node}")
-        self.leaders[shard, ballot] = node
-        self._leading[node, shard] = ballot
+            raise UnsafeError(
+                f"I1: shard {shard} is led under {ballot} a second time, by {process}"
+            )
+        self.leaders[shard, ballot] = process
+        self._leading[process, shard] = ballot
         self.elections += 1
 
-    def stopped(self, node: int, shard: int, ballot: Ballot, _: str) -> None:
+    def stopped(self, process: int, shard: int, ballot: Ballot) -> None:
         """A leader has stopped."""
-        if self._leading.pop((node, shard), None) != ballot:
-            raise UnsafeError(f"node {node} stops leading shard {shard}, which it did not")
+        if self._leading.pop((process, shard), None) != ballot:
+            raise UnsafeError(f"process {process} stops leading shard {shard}, which it did not")
 
-    def ended(self, node: int) -> None:
-        """The node's process is gone, and whatever it led."""
-        for name in [name for name in self._leading if name[0] == node]:
+    def ended(self, process: int) -> None:
+        """The process is gone, and whatever it led."""
+        for name in [name for name in self._leading if name[0] == process]:
             del self._leading[name]
 
-    def answered(self, answer: Answer) -> None:
-        """An answer leaves a leader."""
-
-
-def _content(content: Any) -> Any:
-    """The content itself; None for a reference to what was copied."""
-    from jido_state.messages import Staged
-
-    return None if type(content) is Staged else content
+    def answered(self, shard: int, version: Version, config: GroupConfig) -> None:
+        """I6: what an answer rests on has been durable on a quorum."""
+        if version.number == 0:
+            return  # the absence of a record
+        holders: Collection[Replica] = self._durable.get((shard, version), ())
+        if not config.is_quorum(holders):
+            raise UnsafeError(
+                f"I6: an answer rests on {version} of shard {shard}, which only "
+                f"{sorted(holders)} have held, of {config}"
+            )

@@ -17,7 +17,7 @@ _ONLY = b""  # the key of a register
 
 
 @dataclass(frozen=True, slots=True)
-class _Collection:
+class _Container:
     """What a set, a map and a register of several values have in common. A value.
 
     Attributes:
@@ -76,7 +76,7 @@ class _Collection:
 
 
 @dataclass(frozen=True, slots=True)
-class ORSet(_Collection):
+class ORSet(_Container):
     """A set. Of an `add` and a concurrent `discard` of one item the `add` stays."""
 
     NAME: ClassVar[str] = "ORSet"
@@ -105,7 +105,7 @@ class ORSet(_Collection):
 
 
 @dataclass(frozen=True, slots=True)
-class LWWMap(_Collection):
+class LWWMap(_Container):
     """A map. Of two concurrent values of a key the one with the higher stamp is seen.
 
     Of a `set` and a concurrent `discard` of one key the `set` stays.
@@ -149,7 +149,7 @@ class LWWMap(_Collection):
 
 
 @dataclass(frozen=True, slots=True)
-class MVRegister(_Collection):
+class MVRegister(_Container):
     """A register that shows all values that were set concurrently, until one is set on top."""
 
     NAME: ClassVar[str] = "MVRegister"

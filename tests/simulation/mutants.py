@@ -1,0 +1,433 @@
+"""Rules of the protocol, each broken in one place: what the simulator must be able to see.
+
+Each has a schedule that catches it: a short story, told step by step, that ends well with all rules
+in place. Most are also caught by random seeds: `make sim MUTANT=word SEEDS=n`, and
+`docs/simulation.md` for what came of it.
+"""
+
+from typing import Final
+
+from tests.simulation.breaking import Edit, Mutant
+
+__all__ = ["MUTANTS"]
+
+
+def _one(name: str, rule: str, schedule: str, module: str, before: str, after: str) -> Mutant:
+    return Mutant(name, rule, (Edit(module, before, after),), schedule)
+
+
+_ACCEPTOR: Final = "jido_state.acceptor"
+_ELECTION: Final = "jido_state.election"
+_LEADERSHIP: Final = "jido_state.leadership"
+_UPKEEP: Final = "jido_state.upkeep"
+_TURNS: Final = "jido_state.turns"
+_MACHINE: Final = "jido_state.simulation.machine"
+_AUTHORITY: Final = "jido_state.simulation.authority"
+_CONFIG: Final = "jido_placement.config"
+
+MUTANTS: Final = (
+    # Section 4 of the protocol
+    Mutant(
+        "new config without a leader of the joint one",
+        "I8: NEW only after JOINT_DONE of a ballot of that joint config",
+        (
+            Edit(_LEADERSHIP, "        if is_end or is_same:\n", "        if True:\n"),
+            Edit(
+                _LEADERSHIP,
+                "            and self.ballot.config == config.number\n            and not",
+                "            and not",
+            ),
+            Edit(
+                _AUTHORITY,
+                "if ballot is not None and ballot.config == config.number:",
+                "if ballot is not None:",
+            ),
+        ),
+        "schedules_configs:new_needs_a_leader_of_the_joint_config",
+    ),
+    Mutant(
+        "restarted leader resumes its ballot",
+        "1.5: a restarted process never continues a ballot",
+        (
+            Edit(
+                _ELECTION,
+                "        if is_transfer:\n",
+                "        if is_transfer or seat.acceptor.promised.node == seat.node:\n",
+            ),
+            Edit(
+                _ELECTION,
+                "        self._ballot = seat.next_ballot()\n        self._phase = PROMISING\n",
+                "        mine = seat.acceptor.promised\n"
+                "        is_mine = mine.node == seat.node and mine.config == seat.config.number\n"
+                "        self._ballot = mine if is_mine and mine.round else seat.next_ballot()\n"
+                "        self._phase = PROMISING\n",
+            ),
+        ),
+        "schedules_leaders:a_ballot_is_used_once",
+    ),
+    _one(
+        "no rewrite of what is not on a quorum",
+        "I4: a leader answers from a key only if it is clean",
+        "schedules_leaders:what_is_not_on_a_quorum_is_written_again",
+        _ELECTION,
+        "            if not seat.config.is_quorum(holders):\n",
+        "            if False:\n",
+    ),
+    _one(
+        "tombstone reaped under the ballot that wrote it",
+        "I10: reaped under a later ballot",
+        "schedules_records:a_tombstone_outlives_its_ballot",
+        _UPKEEP,
+        "            and row.tomb < self._leadership.ballot\n",
+        "            and row.tomb <= self._leadership.ballot\n",
+    ),
+    _one(
+        "read of pending state",
+        "I4: reads see committed state",
+        "schedules_leaders:a_read_sees_what_is_committed",
+        _TURNS,
+        "        row = leadership.view.get(key)\n        # Absence",
+        "        pending = leadership._pending.get(key)\n"
+        "        row = leadership.view.get(key) if pending is None else pending.row\n"
+        "        # Absence",
+    ),
+    _one(
+        "empty store votes",
+        "R0: a lost store comes back under a new number",
+        "schedules_replicas:a_lost_store_is_silent",
+        _MACHINE,
+        "        if (shard, mine) in formatted:\n",
+        "        if False:\n",
+    ),
+    _one(
+        "joint leader knows only its own keys",
+        "1.10: recovered from, and settled to, both quorums",
+        "schedules_configs:a_joint_leader_learns_all_keys",
+        _ELECTION,
+        "        lists = [listing.rows for",
+        "        lists = [] if seat.config.is_joint else [listing.rows for",
+    ),
+    _one(
+        "read joins a CONFIRM round in flight",
+        "1.8: a read is served by a round that began after it came",
+        "schedules_leaders:a_read_waits_for_the_next_round",
+        _LEADERSHIP,
+        "        self._next_reads.append(read)\n",
+        "        (self._next_reads if self._round is None else self._round.reads).append(read)\n",
+    ),
+    _one(
+        "header made because a config names the node",
+        "R0: only the root group's present answer lets a header be made",
+        "schedules_replicas:an_old_answer_makes_no_header",
+        _MACHINE,
+        "            if message.asked == self._life.question:\n",
+        "            if True:\n",
+    ),
+    Mutant(
+        "anti-entropy installs records",
+        "I3: registers change only by ACCEPT",
+        (
+            Edit(
+                _UPKEEP,
+                "            self._ask(replica, 0)\n",
+                "            from jido_state.messages import Copy\n\n"
+                "            number = self._seat.config.number\n"
+                "            self._seat.acceptor.copy(replica, Copy(number, 0))\n",
+            ),
+            Edit(
+                "jido_state.group",
+                '        if self.header.status == "learner" and message.start ==',
+                '        if self.header.status == "voter":\n'
+                "            for key, row in message.rows:\n"
+                "                mine = self.acceptor.rows.get(key)\n"
+                "                if mine is None or mine.version < row.version:\n"
+                "                    self.acceptor.put(key, row)\n"
+                "        elif message.start ==",
+            ),
+        ),
+        "schedules_replicas:followers_take_records_from_leaders_only",
+    ),
+    _one(
+        "PREPARE before the own promise is durable",
+        "1.5: own promise first",
+        "schedules_leaders:the_own_promise_comes_first",
+        _ELECTION,
+        "        seat.journal.when_durable(self._promised_itself, self._ballot)\n",
+        "        self._promised_itself(self._ballot)\n",
+    ),
+    _one(
+        "removed replica forgets",
+        "1.10: header and promise stay for ever",
+        "schedules_replicas:a_removed_replica_remembers",
+        _ACCEPTOR,
+        "        self.header = self.header._replace(config=config, status=status)\n",
+        "        self.header = (\n"
+        "            self.header._replace(promised=Ballot(0, 0, 0, 0))\n"
+        '            if status == "removed"\n'
+        "            else self.header._replace(config=config, status=status)\n"
+        "        )\n",
+    ),
+    Mutant(
+        "replica that is added again keeps its records",
+        "1.10: added again is another replica, and empty",
+        (
+            Edit(
+                _ACCEPTOR,
+                '        if status == "removed" and (self.rows or self.staged):\n',
+                "        if False:\n",
+            ),
+            Edit(
+                _MACHINE,
+                "                Change(Table.RECORD, shard, None),\n                Change(",
+                "                Change(",
+            ),
+            Edit(
+                _MACHINE,
+                "        self._open(shard, header, {})\n",
+                "        self._open(shard, header, self._scan(shard)[0])\n",
+            ),
+        ),
+        "schedules_replicas:added_again_is_empty",
+    ),
+    _one(
+        "what a learner copied becomes its records",
+        "1.10: staged bytes only spare a transfer",
+        "schedules_replicas:copies_are_no_records",
+        _ACCEPTOR,
+        "        self._journal.write_header(self.header)\n        if status ==",
+        "        self._journal.write_header(self.header)\n"
+        '        if before == "learner" and status == "voter":\n'
+        "            for key, row in self.staged.items():\n"
+        "                self.put(key, row)\n"
+        "        if status ==",
+    ),
+    # T04 of the notes on reliability, as far as they differ
+    _one(
+        "promise leaves before it is durable",
+        "I2: promised durable, then PROMISE",
+        "schedules_leaders:a_promise_outlives_a_power_cut",
+        _ACCEPTOR,
+        "        self._journal.send_when_durable(sender.node, self.promise_of(",
+        "        self._journal.send(sender.node, self.promise_of(",
+    ),
+    _one(
+        "ack leaves before it is durable",
+        "I6: an answer implies a quorum of durable acks",
+        "schedules_leaders:an_ack_is_durable",
+        _ACCEPTOR,
+        "            self._journal.send_when_durable(sender.node, Accepted(",
+        "            self._journal.send(sender.node, Accepted(",
+    ),
+    _one(
+        "accepts below its promise",
+        "I3: written under b only if b >= promised",
+        "schedules_leaders:nothing_below_the_promise_is_stored",
+        _ACCEPTOR,
+        "        if self.refuses(sender, ballot):\n            return\n",
+        "",
+    ),
+    Mutant(
+        "learner votes",
+        "I7: learners count for no quorum",
+        (
+            Edit(
+                _CONFIG,
+                "        return self.voters + tuple(one for one in self.joining if",
+                "        return self.voters + self.learners + tuple(one for one in self.joining if",
+            ),
+            Edit(
+                _CONFIG,
+                "        if 2 * sum(one in replicas for one in self.voters) <=",
+                "        both = self.voters + self.learners\n"
+                "        if 2 * sum(one in replicas for one in both) <=",
+            ),
+        ),
+        "schedules_configs:a_learner_does_not_vote",
+    ),
+    _one(
+        "strong read without CONFIRM",
+        "1.8: a strong read needs a round",
+        "schedules_leaders:a_deposed_leader_reads_nothing",
+        _TURNS,
+        '        if request.level == "strong" or request.is_strict:\n',
+        "        if request.is_strict:\n",
+    ),
+    _one(
+        "op ids are not remembered",
+        "I12: at most one effect of an operation",
+        "schedules_records:an_operation_takes_effect_once",
+        _TURNS,
+        "        if row is not None and record is not None and request.op is not None:\n",
+        "        if False:\n",
+    ),
+    _one(
+        "intermediate config skipped",
+        "I8: NEW follows the joint config",
+        "schedules_configs:a_joint_config_comes_between",
+        _AUTHORITY,
+        "            self._commit(shard, GroupConfig(config.number + 1, config.voters, target))\n",
+        "            self._commit(shard, GroupConfig(config.number + 1, target))\n",
+    ),
+    _one(
+        "tombstone reaped although a replica lacks it",
+        "I10: all replicas hold the tombstone",
+        "schedules_records:a_tombstone_waits_for_all",
+        _UPKEEP,
+        "        if any(one not in holders for one in seat.config.members):\n",
+        "        if not seat.config.is_quorum(holders):\n",
+    ),
+    _one(
+        "tombstone reaped before op ids are forgotten",
+        "1.11: the dedupe window is over",
+        "schedules_records:a_tombstone_remembers_op_ids",
+        _UPKEEP,
+        "            now - leadership.began_ms < settings.dedupe_window_ms\n            or ",
+        "            ",
+    ),
+    _one(
+        "session token ignored",
+        "1.8: a newer token makes a leader refuse",
+        "schedules_leaders:a_session_sees_its_own_writes",
+        _TURNS,
+        '        elif request.seen[:4] > leadership.ballot and request.level == "session":\n',
+        "        elif False:\n",
+    ),
+    # Our own
+    _one(
+        "answer names the record's version, not the row's",
+        "1.8: the session has seen what its answer rests on",
+        "schedules_records:a_repeated_answer_is_as_new_as_its_row",
+        _TURNS,
+        "                return Answer(request.id, Status.OK, found.result, row.version)\n",
+        "                return Answer(request.id, Status.OK, found.result, record.version)\n",
+    ),
+    _one(
+        "own ack before it is durable",
+        "1.7: self counts only when durable",
+        "schedules_leaders:the_own_ack_is_durable_too",
+        _LEADERSHIP,
+        "            seat.journal.when_durable(self._own_ack, self.ballot, tuple(numbers))\n",
+        "            self._own_ack(self.ballot, tuple(numbers))\n",
+    ),
+    _one(
+        "half of a joint quorum is enough",
+        "1.1: majorities of both",
+        "schedules_configs:both_majorities_count",
+        _CONFIG,
+        "        return not joining or 2 *",
+        "        return True or 2 *",
+    ),
+    _one(
+        "spoilt list counts as a whole one",
+        "I7: unknown counts for no quorum",
+        "schedules_replicas:what_rotted_is_not_absent",
+        _ELECTION,
+        "        if not message.is_whole:\n",
+        "        if False:\n",
+    ),
+    _one(
+        "spoilt replica promises to be whole",
+        "I7: unknown counts for no quorum",
+        "schedules_replicas:a_spoilt_replica_does_not_know_what_is_absent",
+        _ACCEPTOR,
+        "        self.is_whole = not self._bad\n",
+        "        self.is_whole = True\n",
+    ),
+    _one(
+        "own tombstone counts before it is durable",
+        "I10: all replicas hold the tombstone",
+        "schedules_records:the_own_tombstone_is_durable_too",
+        _LEADERSHIP,
+        "        return version[:4] != self.ballot or version.number <= self._durable\n",
+        "        return True\n",
+    ),
+    _one(
+        "staged content of another version",
+        "1.10: staged bytes are named by version",
+        "schedules_configs:staged_content_is_named_by_version",
+        _ACCEPTOR,
+        "                    if copied is None or copied.version != row.content.version:\n",
+        "                    if copied is None:\n",
+    ),
+    _one(
+        "refused boot goes on",
+        "1.13: any other pair refuses the directory",
+        "schedules_replicas:a_cloned_directory_is_refused",
+        _MACHINE,
+        "        if not answer.is_granted:\n",
+        "        if False:\n",
+    ),
+    _one(
+        "image of an intent is confirmed",
+        "1.13: only a pair drawn in this life lets a process answer",
+        "schedules_replicas:an_image_with_an_intent_is_refused",
+        _MACHINE,
+        "        if pair == life.boot:\n",
+        "        if True:\n",
+    ),
+    _one(
+        "store file without a lock",
+        "1.14: one process on one file",
+        "schedules_replicas:a_file_has_one_process",
+        _MACHINE,
+        "process=self.process))\n        self._life.tickets",
+        "process=self.process, lock=False))\n        self._life.tickets",
+    ),
+    _one(
+        "op ids of other callers are evicted",
+        "1.11: remembered for the dedupe window",
+        "schedules_parts:a_caller_is_remembered_for_the_window",
+        "jido_state.dedupe",
+        "for other, each in entries.items() if age_of(each.used_ms, now_ms) <= window_ms\n",
+        "for other, each in entries.items() if age_of(each.used_ms, now_ms) <= 0\n",
+    ),
+    _one(
+        "timer fires twice",
+        "I12: an occurrence takes effect once",
+        "schedules_parts:an_occurrence_fires_once",
+        "jido_state.timers",
+        "(timer.dot, timer.occurrence) != (fired.dot, fired.occurrence)",
+        "timer.dot != fired.dot",
+    ),
+    _one(
+        "session token goes back",
+        "1.8: at least what the session has seen",
+        "schedules_parts:a_token_never_goes_back",
+        "jido_state.session",
+        "        versions[shard] = max(known, version)\n",
+        "        versions[shard] = version\n",
+    ),
+    _one(
+        "sibling dropped",
+        "1.12: losers are logged",
+        "schedules_parts:nothing_acknowledged_disappears",
+        "jido_state.merge",
+        "for value in taken if value is not winner]",
+        "for value in taken if value is None]",
+    ),
+    _one(
+        "merge keeps the op ids of one side",
+        "1.12: runtime fields by fixed union",
+        "schedules_parts:both_sides_have_done_what_they_did",
+        "jido_state.merge",
+        "dedupe=union(first.dedupe, [record.dedupe for record in records[1:]], now_ms=now_ms)",
+        "dedupe=first.dedupe",
+    ),
+    Mutant(
+        "root group goes by an older config of itself",
+        "1.13: the config of the newest record accepted",
+        (
+            Edit(
+                _ACCEPTOR,
+                "            self.use(self._config_of(row.content))\n",
+                "            pass\n",
+            ),
+            Edit(
+                _LEADERSHIP,
+                "        return self.other_config is not None\n",
+                "        self.other_config = None\n        return False\n",
+            ),
+        ),
+        "schedules_parts:the_root_group_goes_by_its_newest_record",
+    ),
+)

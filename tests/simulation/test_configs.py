@@ -1,0 +1,99 @@
+"""A replica and its config: behind, ahead, removed, learning, joining."""
+
+import pytest
+
+from jido_placement.config import GroupConfig
+from jido_state.messages import (
+    Accept,
+    Accepted,
+    ConfigIs,
+    Copied,
+    Copy,
+    Heartbeat,
+    LearnerReady,
+    Listed,
+    Missing,
+    Persist,
+    Prepare,
+    Row,
+    Staged,
+)
+from jido_state.settings import GroupSettings
+from jido_state.versions import Ballot
+from tests.simulation.replicas import NEW, OLD, A, B, C, D, One, row_of
+
+
+def test_who_is_behind_gets_the_config_first() -> None:
+    """And who is ahead is asked for its own."""
+    newer = GroupConfig(2, (A, B, D))
+    one = One(config=newer)
+    assert one.get(B, Prepare(1, NEW)) == [ConfigIs(2, newer)]
+    assert one.get(B, Prepare(3, NEW)) == [ConfigIs(2, None)]
+    assert one.get(B, ConfigIs(1, None)) == [ConfigIs(2, newer)]
+    assert one.get(B, ConfigIs(2, None)) == []
+    newest = GroupConfig(3, (A, B))
+    one.get(B, ConfigIs(3, newest))
+    assert one.group.config == newest
+    one.do("adopt", newer)
+    assert one.group.config == newest
+
+
+def test_a_removed_replica_keeps_its_promise_and_nothing_else() -> None:
+    """Its rows are deleted with the same write; a later config does not bring it back."""
+    one = One(promised=NEW, rows={"k": row_of(OLD)})
+    one.do("adopt", GroupConfig(2, (B, C, D)))
+    (persist,) = [each for each in one.effects if type(each) is Persist]
+    assert persist.clears
+    assert one.group.header[:2] == (1, "removed")
+    assert one.group.header.promised == NEW
+    assert one.group.acceptor.rows == {}
+    one.do("adopt", GroupConfig(3, (A, B, C)))
+    assert one.group.header.status == "removed"
+
+
+def test_a_learner_copies_and_becomes_an_empty_voter() -> None:
+    """What it copied is named by ACCEPTs, when the version is the same."""
+    config = GroupConfig(2, (B, C, D), (), (A,))
+    one = One(config=config, status="learner")
+    one.get(B, Heartbeat(2, NEW))
+    one.tick(300)
+    assert one.messages(Copy) == [(1, Copy(2, 0))]
+    one.get(B, Copied(2, 0, 2, (("k", row_of(NEW, 1, "copied")),)))
+    one.get(B, Copied(2, 0, 2, (("k", row_of(NEW, 1, "twice")),)))
+    one.get(B, Copied(2, 2, 4, ()))
+    assert LearnerReady(2, 1) in one.effects
+    one.do("adopt", GroupConfig(3, (B, C, D), (A, C, D)))
+    assert one.group.header.status == "voter"
+    assert one.group.acceptor.rows == {}
+    ballot = Ballot(0, 3, 9, 1)
+    staged = [
+        ("k", Row(ballot.version(1), content=Staged(NEW.version(1)))),
+        ("other", Row(ballot.version(2), content=Staged(NEW.version(1)))),
+        ("k", Row(ballot.version(3), content=Staged(NEW.version(7)))),
+    ]
+    answers = one.get(B, Accept(3, ballot, tuple(staged)))
+    assert sorted(answers, key=str) == [Accepted(3, ballot, (1,)), Missing(3, ballot, (2, 3))]
+    assert one.group.acceptor.rows["k"].content == "copied"
+
+
+def test_missing_content_is_sent_whole() -> None:
+    """To the one who lacks it, and for good."""
+    joint = GroupConfig(2, (A, B, C), (A, B, D))
+
+    def listed(ballot: Ballot) -> Listed:
+        return Listed(2, ballot, 0, 4, (0, 1, 2, 3), (), is_whole=True)
+
+    one = One(config=joint, rows={"k": row_of(OLD)})
+    ballot = one.lead(B, D, listed={B: listed, D: listed})
+    ((_, accept),) = [each for each in one.messages(Accept) if each[0] == 3]
+    number = accept.rows[0][1].version.number
+    assert accept.rows[0][1].content == Staged(OLD.version(1))
+    one.get(D, Missing(2, ballot, (number, 99)))
+    ((to, whole),) = one.messages(Accept)
+    assert (to, whole.rows[0][1].content) == (3, "x")
+
+
+def test_settings_that_depose_leaders_are_refused() -> None:
+    """A lost heartbeat must not be an election."""
+    with pytest.raises(ValueError, match="election_ms=1000"):
+        GroupSettings(election_ms=1_000, heartbeat_ms=300)
