@@ -127,6 +127,7 @@ def sleeps_once(notes: str, ctx: Context) -> str:
 @action(name="process.family", executor="process")
 def family(notes: str, *, and_waits: bool = True, ignores: bool = True) -> int:
     """A child, a grandchild, one with its own session, one forked twice; all ignore SIGTERM."""
+    before = len(list(Path(notes).iterdir()))  # whoever else leaves notes here
     if ignores:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen(SLEEP)
@@ -143,7 +144,7 @@ def family(notes: str, *, and_waits: bool = True, ignores: bool = True) -> int:
         f"Path({notes!r}, str(one.pid)).touch(); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", daemon], check=True)
-    while len(list(Path(notes).iterdir())) < 6:
+    while len(list(Path(notes).iterdir())) < before + 6:
         time.sleep(0.01)
     Path(notes, "ready").touch()
     if and_waits:

@@ -250,12 +250,12 @@ def test_a_stuck_family_dies_to_the_last(workers: ProcessPool, notes: Path, how:
 
     async def main() -> None:
         await run(actions.echo, {"value": 1})  # so that the time goes to the family, not the start
-        wait = action(name="process.outer", timeout=3.0)(outer)
+        wait = action(name="process.outer", timeout=6.0)(outer)
         running = asyncio.ensure_future(
             run(wait)
             if how == "deadline"
             else run(
-                actions.family, {"notes": str(notes)}, timeout=3.0 if how == "timeout" else None
+                actions.family, {"notes": str(notes)}, timeout=6.0 if how == "timeout" else None
             )
         )
         if how == "cancel":
