@@ -31,8 +31,9 @@ COMPARISONS: Final = (
     Comparison("leader", "cores", "writes a leader handles", "/s", "the bar", Bar(">=", 1)),
     Comparison("follower", "cores", "writes a follower stores", "/s", "the bar", Bar(">=", 1)),
     Comparison("look-up", "cores", "an id's leader and replicas", "/s", "the bar", Bar(">=", 1)),
+    Comparison("table", "cores", "a first table, 1000 nodes", "s", "the bar", Bar("<=", 1)),
 )
-BARS: Final = {"leader": 50_000, "follower": 100_000, "look-up": 1_000_000}
+BARS: Final = {"leader": 50_000, "follower": 100_000, "look-up": 1_000_000, "table": 10.0}
 
 
 class Trio:
@@ -158,7 +159,17 @@ class Cores:
             "leader": (writes / leader, BARS["leader"]),
             "follower": (writes * len(followers) / sum(followers), BARS["follower"]),
             "look-up": (self._look_up(), BARS["look-up"]),
+            "table": (self._build(), BARS["table"]),
         }
+
+    @staticmethod
+    def _build() -> float:
+        members = [
+            Member(f"node-{node}", 1.0 + node % 13 / 4, f"z{node % 4}") for node in range(1000)
+        ]
+        begun = time.process_time()
+        build_table(members, shards=SHARDS, replicas=3)
+        return time.process_time() - begun
 
     def _look_up(self) -> float:
         table = self._table

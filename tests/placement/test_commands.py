@@ -128,6 +128,8 @@ def test_a_boot_moves_from_the_pair_before_or_is_confirmed() -> None:
     assert refusal(record, first) is Reason.WRONG_BOOT
     assert refusal(record, RegisterBoot("id-0", 3, 9, 7, "a")) is Reason.WRONG_BOOT
     assert refusal(record, RegisterBoot("id-0", 5, 9, 8, "a")) is Reason.WRONG_BOOT
+    # The next boot of a copy: it never held the nonce of the last one.
+    assert refusal(record, RegisterBoot("id-0", 4, 9, 7, "a")) is Reason.WRONG_BOOT
     assert refusal(record, RegisterBoot("nobody", 2, 9, 8, "a")) is Reason.UNKNOWN_MEMBER
     assert refusal(record, RegisterBoot("id-0", 4, 9, 8, "b")) is Reason.WRONG_AGREEMENT
 

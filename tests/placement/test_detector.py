@@ -98,6 +98,37 @@ def test_accusations_against_itself_are_contradicted() -> None:
     assert one.opinion_of("me").incarnation == BOOT + 20
 
 
+def test_doubt_in_itself_comes_with_accusations_and_goes_with_answers() -> None:
+    """Who has to contradict may have been slow; who is answered in time is not."""
+    one = detector("a")
+    one.receive("a", Gossip(Carried(BOOT, (News("me", Opinion(BOOT, SUSPECT), "a"),))), 0)
+    assert one.statistics().awareness == 1
+    ((_, probe),) = [item for item in sent(one.tick(0)) if isinstance(item[1], Probe)]
+    assert isinstance(probe, Probe)
+    one.receive("a", Ack(probe.number, "a", BOOT, PEER), 5)
+    assert one.statistics().awareness == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "nacks", "awareness"), [(0, 0, 1), (2, 0, 2), (2, 1, 1), (2, 2, 0)]
+)
+def test_who_hears_nothing_from_helpers_doubts_itself(
+    others: int, nacks: int, awareness: int
+) -> None:
+    """A helper that declines is a sign of the own health; one that is not heard at all is none."""
+    one = detector("a", *[f"h{number}" for number in range(others)])
+    ((_, probe),) = [item for item in sent(one.tick(0)) if isinstance(item[1], Probe)]
+    assert isinstance(probe, Probe)
+    asked: list[str] = []
+    for ms in range(100, 1_000, 100):
+        asked += [to for to, message in sent(one.tick(ms)) if isinstance(message, ProbeFor)]
+    for helper in asked[:nacks]:
+        one.receive(helper, Nack(probe.number, PEER), 950)
+    one.tick(1_000)
+    assert one.statistics().failed_probes == 1
+    assert one.statistics().awareness == awareness
+
+
 def test_certain_evidence_needs_no_waiting_and_is_not_believed_late() -> None:
     """It holds against the incarnation it was found for, not against a later one."""
     one = detector("a")

@@ -166,6 +166,31 @@ def test_nothing_begins_that_cannot_end() -> None:
     assert commands(plan(after, stuck), NameLearners) == []
 
 
+def test_only_replicas_that_can_answer_make_a_majority() -> None:
+    """Neither one whose member was given up counts, reachable or not, nor one without its store."""
+    record = with_node(formed(3), "id-3")
+    record, world = rehearse(record, World(), plan(record, World()))
+    away = dataclasses.replace(world, unreachable=frozenset({1}))
+    assert commands(plan(record, away), NameLearners)
+    given_up = down(record, 2)
+    given_up, seen = rehearse(given_up, away, plan(given_up, away))
+    assert commands(plan(given_up, seen), NameLearners) == []
+    without: Record = record
+    for shard, group in enumerate(record.shards):
+        lost = next(one for one in group.config.voters if one.node == 2)
+        without = done(without, StoreLost(shard, lost))
+    assert commands(plan(without, away), NameLearners) == []
+
+
+def test_no_group_becomes_joint_for_a_target_that_is_about_to_change() -> None:
+    """The old target may leave out who has come back in the meantime."""
+    record, world, shard = learning(with_node(formed(3), "id-3"))
+    assert shard in {getattr(one, "group", 0) for one in commands(plan(record, world), BeginJoint)}
+    steps = plan(with_node(record, "id-4"), world)
+    assert commands(steps, Retarget)
+    assert commands(steps, BeginJoint) == []
+
+
 def learning(record: Record) -> tuple[Record, World, int]:
     """The record when its first learners copy, what is seen then, and one such shard."""
     world = World(leaders=leading(record))
