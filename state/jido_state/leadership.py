@@ -232,6 +232,7 @@ class Leadership:
     def accepted(self, replica: Replica, numbers: Iterable[int]) -> None:
         """Counts a replica's durable acks."""
         self.contact[replica] = self._seat.now_ms
+        everyone = len(self._seat.config.members)
         for number in numbers:
             pending = self._sent.get(number)
             if pending is None:
@@ -240,7 +241,7 @@ class Leadership:
             acks.add(replica)
             if not pending.is_committed and self._is_enough(pending):
                 self._commit(pending)
-            if pending.is_committed and len(acks) >= len(self._seat.config.members):
+            if pending.is_committed and len(acks) >= everyone:
                 self._sent.pop(number, None)
 
     def missing(self, node: int, numbers: Iterable[int]) -> None:

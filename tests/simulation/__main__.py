@@ -9,6 +9,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 import time
 from collections import Counter
@@ -26,6 +27,7 @@ from tests.simulation.mutants import MUTANTS
 __all__ = ["Totals", "hunt", "main", "run"]
 
 _KEPT = 200  # events of a failing run that are shown
+_WIDTH = 300  # characters of a line of the trace
 _BLOCK = 25  # seeds that a process takes at a time
 
 
@@ -103,7 +105,7 @@ def _replay(seed: int, history: str | None) -> bool:
         Path(history).write_text("".join(f"{line}\n" for line in result.history.to_lines()))
         _say(f"{len(result.history)} operations in {history}")
     if result.failure:
-        _say("\n".join(result.trace))
+        _say("\n".join(map(_short, result.trace)))
     _say(
         f"seed {seed}: {result.operations} calls, {result.acknowledged} acknowledged, "
         f"{result.elections} elections in {result.virtual_us / 1e6:.1f} virtual s, "
@@ -111,6 +113,25 @@ def _replay(seed: int, history: str | None) -> bool:
     )
     _say(result.failure or "all held")
     return not result.failure
+
+
+_SHORT = (
+    (r"Ballot\(recovery=(\d+), config=(\d+), round=(\d+), node=(\d+)\)", r"b\1.\2.\3.\4"),
+    (
+        r"Version\(recovery=(\d+), config=(\d+), round=(\d+), node=(\d+), number=(\d+)\)",
+        r"v\1.\2.\3.\4:\5",
+    ),
+    (r"Replica\(node=(\d+), rno=(\d+)\)", r"\1#\2"),
+    (r"Frame\(shard=(\d+), rno=(\d+), message=(.*)\)", r"shard \1, #\2: \3"),
+    (r"OpId\(caller='(\w+)', n=(\d+), path=''\)", r"\1/\2"),
+)
+
+
+def _short(line: str) -> str:
+    """A line of the trace with ballots, versions and replicas as dots: `b0.1.2.0`, `v0.1.2.0:5`."""
+    for pattern, by in _SHORT:
+        line = re.sub(pattern, by, line)
+    return line if len(line) <= _WIDTH else line[:_WIDTH] + "..."
 
 
 def hunt(mutant: Mutant, first: int, seeds: int) -> tuple[int, str] | None:

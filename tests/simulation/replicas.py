@@ -146,8 +146,12 @@ class One:
 
     def leadership(self) -> Leadership:
         """What it does as a leader."""
-        assert self.layer.leadership is not None
-        return self.layer.leadership
+        assert self.group.leadership is not None
+        return self.group.leadership
+
+    def leadership_number(self) -> int:
+        """Of the version that it has given out last."""
+        return self.leadership()._number
 
     def put(self, key: str, content: Any, *, tomb: Ballot = NO_BALLOT) -> Row:
         """Runs a turn on the key and writes what came of it."""

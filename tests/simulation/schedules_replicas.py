@@ -135,7 +135,7 @@ def copies_are_no_records() -> None:
 
 
 def _rot(script: Script, node: int) -> None:
-    """Every record of the node is spoilt, and found so at its next start."""
+    """The record of the agent is spoilt on this node, and found so at its next start."""
     script.crash(node)
     file: SimDisk[Stored] = script.machines[node].directory.files[0]
     file.rot(Table.RECORD)

@@ -16,6 +16,7 @@ from jido_state.operations import OpId
 from jido_state.simulation.clients import CLIENTS
 from jido_state.simulation.cluster import Cluster
 from jido_state.simulation.disk import DiskFaults
+from jido_state.simulation.history import Operation
 from jido_state.simulation.machine import Ask, Directory, Frame, Machine, Told
 from jido_state.simulation.network import NetworkFaults
 from jido_state.simulation.partitions import two_way
@@ -410,13 +411,11 @@ class Script:
         if violations := check_sessions(self._sights):
             raise UnsafeError("\n".join(map(str, violations)))
 
-    def _is_judged(self, operation: Any) -> bool:
-        levels = {
-            call.request.level
-            for call in self._calls.values()
-            if call.request.key == operation.key and call.request.kind == "read"
-        }
-        return operation.op != "read" or operation.return_ns is None or levels <= {"strong"}
+    def _is_judged(self, operation: Operation) -> bool:
+        """Reads of the weaker levels may be old; writes are in one order."""
+        calls = [call.request for call in self._calls.values()]
+        levels = {one.level for one in calls if one.key == operation.key and one.kind == "read"}
+        return operation.op != "read" or levels == {"strong"}
 
     def _last_read(self, key: str) -> None:
         end_us = self.scheduler.now_us + 30_000_000

@@ -194,8 +194,8 @@ class Client:
             self._try(call)
 
     def _give_up(self, call: _Call) -> None:
-        if not call.is_doubtful:
-            self._history.drop(call.number)
+        if not call.is_doubtful or call.request.kind == "read":
+            self._history.drop(call.number)  # it has no effect, now or later
         self._end()
 
     def _end(self) -> None:

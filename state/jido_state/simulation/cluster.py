@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
+from jido_state.checking.convergence import check_converged
 from jido_state.checking.linearizability import Outcome, check_linearizable
 from jido_state.checking.sessions import Sight, check_sessions
 from jido_state.record import Record
@@ -28,6 +29,7 @@ from jido_state.simulation.swarm import Swarm, stream
 from jido_state.simulation.trace import Trace
 from jido_state.simulation.watch import UnsafeError, Watch
 from jido_state.turns import Commit, RunTurn
+from jido_state.versions import Version
 
 __all__ = ["Cluster", "Result", "simulate"]
 
@@ -320,17 +322,15 @@ class Cluster:
         for shard, config in self.authority.configs.items():
             if self.authority.is_changing(shard):
                 return f"shard {shard} is still changing"
-            seen: dict[int, Any] = {}
+            held: dict[int, dict[str, Version]] = {}
             for replica in config.voters:
                 group = self.machines[replica.node].groups.get(shard)
                 if group is None or group.acceptor.me != replica or not group.acceptor.is_whole:
                     return f"shard {shard}: no whole replica {replica}"
-                seen[replica.node] = {
-                    key: row.version for key, row in sorted(group.acceptor.rows.items())
-                }
-            first = next(iter(seen.values()))
-            if any(each != first for each in seen.values()):
-                return f"shard {shard}: {seen}"
+                rows = group.acceptor.rows
+                held[replica.node] = {key: row.version for key, row in rows.items()}
+            if problems := check_converged(held):
+                return f"shard {shard}: {'; '.join(problems)}"
         return ""
 
     def _judge(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jido_placement.config import Replica
 from jido_state.simulation.disk import DiskFaults, SimDisk
 from jido_state.simulation.machine import Directory, Machine, Stored, is_sound
-from jido_state.simulation.partitions import partition, swizzle, two_way
+from jido_state.simulation.partitions import Pairs, partition, swizzle, two_way
 from jido_state.simulation.swarm import stream
 from jido_state.simulation.watch import UnsafeError
 from jido_state.store import Table
@@ -411,28 +411,44 @@ class Nemesis:
         self._later(100, 6_000, authority.abort, shard)
 
     def _depose(self) -> None:
-        """A leader goes on without being heard, while the others elect another at once."""
+        """A leader goes on without being heard, while the others elect another at once.
+
+        What they said before may still be on its way to it, and reach it long after.
+        """
         machines = self._cluster.machines
         leaders = [one for one in machines.values() if self._leads(one)]
         if not leaders or len(machines) < 2:
             return
         node = self._random.choice(leaders).node
-        others = [one for one in machines if one != node]
-        pairs = two_way([node], others)
-        if self._random.random() < 0.5:
-            pairs = tuple(pair for pair in pairs if pair[0] == node)
-        self._cluster.network.cut(pairs)
-        self._later(500, 8_000, self._cluster.network.mend, pairs)
+        pairs = two_way([node], [one for one in machines if one != node])
         if self._random.random() < 0.7:
-            for other in others:
-                self._later(1, 100, self._tell, machines[other], node)
+            pairs = tuple(pair for pair in pairs if pair[0] == node)
+        delay_ms = 0
+        if self._random.random() < 0.5:
+            delay_ms = self._random.randint(1, 500)
+            self._make_slow(node)
+        self._cluster.scheduler.after(delay_ms * 1_000, self._cut_off, node, pairs)
+
+    def _cut_off(self, node: int, pairs: Pairs) -> None:
+        cluster = self._cluster
+        if not self._is_on:
+            return
+        cluster.network.cut(pairs)
+        self._later(500, 8_000, cluster.network.mend, pairs)
+        if self._random.random() < 0.8:
+            for other in cluster.machines.values():
+                if other.node != node:
+                    self._later(1, 100, self._tell, other, node)
+
+    def _make_slow(self, node: int) -> None:
+        slow = self._cluster.slow
+        slow[node] = self._random.randint(100, 2_000) * 1_000
+        self._later(1_000, 8_000, slow.pop, node, None)
 
     def _slow(self) -> None:
         """A node hears what others said long ago; the answers to its own questions, too."""
-        slow = self._cluster.slow
         node = self._some().node
-        slow[node] = self._random.randint(100, 2_000) * 1_000
-        self._later(1_000, 8_000, slow.pop, node, None)
+        self._make_slow(node)
         if self._random.random() < 0.7:
             self._spread(node)
 

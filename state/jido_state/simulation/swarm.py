@@ -113,7 +113,7 @@ class Swarm:
         return cls(
             seed=seed,
             hosts=random.choice((1, 2)),
-            nodes=replicas + random.choice((0, 0, 1, 2)) if replicas < 5 else 5,
+            nodes=replicas + random.choice((0, 1, 1, 2)) if replicas < 5 else 5,
             replicas=replicas,
             keys=random.choice((1, 1, 2, 3, 5)),
             clients=random.choice((2, 3, 5, 5, 6)),
