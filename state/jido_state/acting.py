@@ -17,6 +17,7 @@ quorum ever had: its token names that turn, so that no leader that lacks it serv
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from jido_state.dedupe import DEDUPE_WINDOW_MS, Fresh, Hit, lookup
@@ -52,6 +53,7 @@ class _View(NamedTuple):
     version: Version  # of the register
     siblings: Siblings
     dots: tuple[Dot, ...]  # what a session has seen that reads it
+    is_bare: bool  # the register's last turn is in no entry: no quorum may ever have had it
 
 
 class _Turn:
@@ -206,6 +208,8 @@ class ActingReplica:
             refusal = self._refusal(request, view)
             if refusal is None:
                 self._begin(agent, request, view, self._actor)
+            elif refusal.status is Status.OK and view.is_bare:
+                self._pin(agent, request, view, self._actor, refusal.value)
             else:
                 self._emit(refusal)
         if agent is not None and not agent.reads and not agent.queue and agent.turn is None:
@@ -226,11 +230,12 @@ class ActingReplica:
             return known
         left = siblings if register is None else siblings.without(register.merged)
         dots = tuple(entry.dot for entry in left.entries)
-        if register is not None and not any(
+        is_bare = register is not None and not any(
             entry.record.merged.covers(register.version) for entry in left.entries
-        ):
+        )
+        if register is not None and is_bare:
             dots = (*dots, register.version)
-        view = _View(register, version, siblings, dots)
+        view = _View(register, version, siblings, dots, is_bare)
         if len(left.entries) == 1 and left.entries[0].base == version:
             view = view._replace(record=left.entries[0].record)
         elif left.entries:
@@ -354,12 +359,35 @@ class ActingReplica:
             self._answer(turn.request, refused)
             self._advance(key)
             return
+        self._keep(key, turn, siblings, commit.result)
+
+    def _pin(
+        self, agent: _Agent, request: Request, view: _View, actor: Acting, result: Any
+    ) -> None:
+        """Puts what is answered again into an entry: what it rests on may be lost otherwise.
+
+        The leader that did it may not have had a quorum. It keeps its stamp: nothing is newer.
+        """
+        record = view.record
+        assert record is not None
+        self._count += 1
+        turn = agent.turn = _Turn(request, actor.dot(self._count), view)
+        entry = Entry(turn.dot, view.version, replace(record, merged=record.merged.add(turn.dot)))
+        added = self._entries.get(request.key).add(entry)
+        if isinstance(added, Siblings) and self._entries.has_room(request.key):
+            self._keep(request.key, turn, added, result)
+        else:
+            agent.turn = None
+            self._answer(request, Status.OVERLOADED)
+
+    def _keep(self, key: str, turn: _Turn, siblings: Siblings, result: Any) -> None:
+        """Holds the entries of a turn, and answers it once they are held well enough."""
         turn.is_written = True
         number = self._entries.put(key, siblings)
         self._entries.send_copies(key, self.others)
-        token = token_after(turn.request, (dot,))
+        token = token_after(turn.request, (turn.dot,))
         answer = self._refused(turn.request, Status.OK)._replace(
-            value=commit.result, version=turn.view.version, token=token
+            value=result, version=turn.view.version, token=token
         )
         waiting = _Waiting(key, number, answer, self.now_ms)
         self._waiting.setdefault(key, []).append(waiting)

@@ -32,7 +32,7 @@ _OWNER: Final = "chores"
 _PAGE: Final = 64  # flagged keys looked at per step after an election
 _LAZY_MS: Final = 1_000  # delivered signals wait this long for a commit to go with
 _RETRY_MS: Final = 250
-_MAX_RETRY_MS: Final = 60_000
+_MAX_RETRY_MS: Final = 10_000  # a node that comes back is served within this
 MAX_FIRINGS: Final = 8  # of one occurrence whose handler fails: about half a minute
 
 Name = tuple[Dot, int]

@@ -13,6 +13,7 @@ nothing that has seen it, and bring the agent back.
 replicated data types (2018), for what may be folded when.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ __all__ = ["Healing"]
 
 _OWNER: Final = "healing"
 _PAGE: Final = 64  # keys that are folded after one round of questions
+_LOOKS: Final = 1_000  # records looked at per step after an election: about a millisecond
 _KEPT_BALLOTS: Final = 8  # a record that names more leaders than this is folded for their sake
 
 
@@ -93,6 +95,7 @@ class Healing:
         self._holders: dict[str, dict[int, None]] = {}
         self._merging: set[str] = set()
         self._grown: dict[str, None] = {}  # keys whose records name actors that may be over
+        self._unread: deque[str] = deque()  # keys not looked at since it leads
         self._poll: _Poll | None = None
         self._polls = 0
         self._polled_ms = 0
@@ -103,14 +106,13 @@ class Healing:
         self.stopped()
         self._leadership = leadership
         self._polled_ms = self.now_ms
-        for key, row in leadership.view.items():
-            if row.content is not UNREAD:
-                self.noticed(key, row)
+        self._unread = deque(leadership.view)
 
     def stopped(self) -> None:
         """See `Listener.stopped`."""
         self._leadership = None
         self._wanted, self._holders, self._merging, self._grown = {}, {}, set(), {}
+        self._unread = deque()
         self._poll = None
 
     # Merging
@@ -185,6 +187,13 @@ class Healing:
             node = self._group().node
             for key, siblings in list(self._entries.held.items())[:_PAGE]:
                 self.receive_offer(node, Offer(key, siblings))
+        for _ in range(min(_LOOKS, len(self._unread))):
+            key = self._unread.popleft()
+            row = leadership.view.get(key)
+            if row is not None and row.content is UNREAD:
+                self._unread.append(key)  # it is fetched in the background
+            elif row is not None:
+                self.noticed(key, row)
         poll = self._poll
         if poll is not None and self.now_ms - poll.sent_ms < self._round_ms:
             return

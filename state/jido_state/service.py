@@ -46,7 +46,6 @@ from jido_state.merge import Merged
 from jido_state.messages import Row
 from jido_state.outbox import OUTBOX_TTL_MS
 from jido_state.requests import Answer, Commit, OwnWork, Request, Status
-from jido_state.session import TokenFullError
 from jido_state.settings import GroupSettings
 from jido_state.timers import Timer
 from jido_state.turns import Turns
@@ -205,12 +204,14 @@ class Service:
         return self.now_ms - self._since_ms >= self._settings.election_ms
 
     def _submit(self, request: Request) -> None:
+        is_admitted = request.strategy in self.admitted
         has_leader = not self.is_cut_off
         situation = Situation(
-            is_admitted=request.strategy in self.admitted,
+            is_admitted=is_admitted,
             has_leader=has_leader,
             has_voter=self._may_act,
-            covers_session=has_leader or self._covers(request),
+            # The leader itself looks at what it serves.
+            covers_session=(has_leader and is_admitted) or self._covers(request),
         )
         outcome = decide(request, situation)
         if outcome is Outcome.SERVE:
@@ -249,11 +250,7 @@ class Service:
         if row is None:
             self._refuse(request, Status.NO_QUORUM)
             return
-        try:
-            token = token_after(request, (row.content.version,))
-        except TokenFullError:
-            self._refuse(request, Status.SESSION_UNAVAILABLE)
-            return
+        token = token_after(request, (row.content.version,))
         record = None if row.content.is_tomb else row.content
         answer = Answer(request.id, Status.OK, record, row.version, "local", token=token)
         self._driver(answer._replace(is_partitioned=True, is_stale=True))

@@ -30,7 +30,7 @@ from jido_state.requests import (
     with_token,
 )
 from jido_state.session import Trust
-from jido_state.versions import NO_BALLOT, NO_VERSION, Version
+from jido_state.versions import NO_BALLOT, Version
 
 __all__ = ["Answer", "Commit", "Request", "RunTurn", "Status", "Turns"]
 
@@ -113,10 +113,8 @@ class Turns:
         leadership = self._leadership
         return self._leader() if leadership is None else leadership.successor
 
-    def _answer(
-        self, request: Request, status: Status, value: Any = None, version: Version = NO_VERSION
-    ) -> None:
-        self._emit(Answer(request.id, status, value, version))
+    def _answer(self, request: Request, status: Status, value: Any = None) -> None:
+        self._emit(Answer(request.id, status, value, token=request.token))
 
     def _answer_ok(self, request: Request, value: Any, version: Version, row: Row | None) -> None:
         answer = Answer(request.id, Status.OK, value, version)

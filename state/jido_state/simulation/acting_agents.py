@@ -105,6 +105,7 @@ class Ledger:
     Attributes:
         dots: By agent the dots of all turns that ran, committed or not.
         seen: By agent and dot what that turn had seen, itself included.
+        committed: Agents and dots of the turns that a quorum is known to have.
         timers: Timers that turns set, committed or not, by name and dot.
         conflicts: What was not taken when values came together.
         kept: By agent the entries that were durable somewhere, with the node.
@@ -115,6 +116,7 @@ class Ledger:
     def __init__(self) -> None:
         self.dots: dict[str, list[Dot]] = {}
         self.seen: dict[tuple[str, Dot], VersionVector] = {}
+        self.committed: set[tuple[str, Dot]] = set()
         self.timers: dict[str, list[Timer]] = {}
         self.conflicts: dict[str, list[Conflict]] = {}
         self.kept: dict[str, list[tuple[int, Entry]]] = {}
@@ -209,10 +211,10 @@ def _folded(record: Record, actors: Iterable[Actor]) -> Record:
     return replace(record, state=Bag(bag.counter.fold(over), bag.items.fold(over)).to_bytes())
 
 
-def names_of(marks: Iterable[str]) -> Mapping[str, int]:
-    """How often each operation left a mark."""
-    names: dict[str, int] = {}
+def names_of(marks: Iterable[str]) -> Mapping[str, list[Dot]]:
+    """The dots of the turns in which each operation left a mark."""
+    names: dict[str, list[Dot]] = {}
     for mark in marks:
-        name = mark.rpartition("@")[0]
-        names[name] = names.get(name, 0) + 1
+        name, _, dot = mark.rpartition("@")
+        names.setdefault(name, []).append(tuple(map(int, dot.split("."))))
     return names

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from jido_placement.policies import Strategy
+from jido_state.dots import NOTHING_SEEN
 from jido_state.operations import OpId
 from jido_state.requests import Answer, Request, Status
 from jido_state.session import Token
@@ -20,7 +21,7 @@ from jido_state.versions import NO_VERSION
 __all__ = ["CLIENTS", "Ask", "Call", "SessionClient", "Told"]
 
 CLIENTS: Final = 1000  # address of the first
-_ATTEMPT_US: Final = 700_000
+_ATTEMPT_US: Final = 400_000
 _PATIENCE_US: Final = 3_000_000
 _PAUSE_US: Final = 20_000
 _THINK_US: Final = 150_000
@@ -209,7 +210,10 @@ class SessionClient:
             self._end()
             return
         call.attempts += 1
-        node = self._random.randrange(self._nodes) if self._hint is None else self._hint
+        node = self._hint
+        if node is None:
+            is_near = self._random.random() < 0.6
+            node = self.index % self._nodes if is_near else self._random.randrange(self._nodes)
         request = call.request._replace(id=(self.address, call.number, call.attempts))
         self._send(self.address, node, Ask(request, left_us // 1000))
         wait_us = min(_ATTEMPT_US, left_us)
@@ -253,8 +257,8 @@ class SessionClient:
         if request.level == "session" and request.key != "mortal":
             ledger = self._ledger
             if request.kind == "read":
-                if answer.value is not None:
-                    ledger.sight(self.index, request.key, "read", answer.value.merged)
+                merged = NOTHING_SEEN if answer.value is None else answer.value.merged
+                ledger.sight(self.index, request.key, "read", merged)
             else:
                 seen = ledger.seen[request.key, tuple(answer.value[1])]
                 ledger.sight(self.index, request.key, "write", seen)

@@ -25,6 +25,7 @@ __all__ = ["CLIENTS", "Client", "Workload"]
 CLIENTS: Final = 1000  # address of the first client
 _KINDS: Final = {"read": "read", "spawn": "spawn", "delete": "stop"}
 _PAUSE_US: Final = 20_000  # before another replica is asked
+_ROAMING: Final = 0.2  # how many reads go to any node: a session is not bound to one
 
 
 class Workload(NamedTuple):
@@ -178,7 +179,8 @@ class Client:
             return
         call.attempts += 1
         node = self._hint.get(call.shard)
-        if node is None:
+        is_roaming = call.request.kind == "read" and self._random.random() < _ROAMING
+        if node is None or is_roaming:
             node = self._random.choice(self._workload.nodes)
         request = call.request._replace(id=(self.address, call.number, call.attempts))
         called_us = call.due_us - self._workload.patience_us
