@@ -95,7 +95,7 @@ class Tape(Agent, name="contract.tape"):
         self.value = 99
         yield self.value
 
-    @on("tape.brief", timeout=0.4)
+    @on("tape.brief", timeout=1.0)
     async def brief(self) -> AsyncIterator[int]:
         self.value += 1000
         yield 1

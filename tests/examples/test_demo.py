@@ -44,8 +44,10 @@ def test_the_demo_survives_the_loss_of_a_node(tmp_path: Path) -> None:
     assert "checked: 3 files decode and match the source" in done.stdout
     made = sorted(path.name for path in tmp_path.iterdir())
     assert made == ["clip-240p.mp4", "clip-360p.mp4", "clip-480p.mp4", "clip.mp4"]
-    assert "\x1b" not in done.stdout
-    assert "\r" not in done.stdout
+    # Ray itself may tell of the lost node, in colour, when the demo takes long enough.
+    own = re.sub(r".*\(raylet\).*\n(?:\t.*\n)*", "", done.stdout)
+    assert "\x1b" not in own
+    assert "\r" not in own
     assert ray_processes() <= before
 
 
