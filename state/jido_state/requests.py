@@ -321,7 +321,9 @@ def with_token(answer: Answer, token: Token | None, shard: int, key: str, record
         key: The agent's id.
         record: The committed record that the answer rests on; None for none.
     """
-    if token is not None and answer.version != NO_VERSION:
+    if token is None:
+        return answer
+    if answer.version != NO_VERSION:
         token = token.saw(shard, answer.version)
         if record is not None:
             token = token.merged(key, record.merged)

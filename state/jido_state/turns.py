@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from jido_state.dedupe import DEDUPE_WINDOW_MS, Fresh, Hit, lookup
-from jido_state.dots import NOTHING_SEEN
+from jido_state.dots import NOTHING_SEEN, Dot
 from jido_state.leadership import Leadership
 from jido_state.merge import Merged
 from jido_state.messages import Row
@@ -187,7 +187,9 @@ class Turns:
                 self._answer(request, Status.NOT_LEADER)
                 continue
             row = leadership.view.get(key)
-            if self._must_wait(request, self._trust(leadership, request, row)):
+            if request.token is not None and self._must_wait(
+                request, self._trust(leadership, request, row)
+            ):
                 queue.popleft()
                 continue
             refusal = self._refusal(request, row)
@@ -273,12 +275,12 @@ class Turns:
             return None
         return Answer(request.id, Status.NOT_FOUND)
 
-    def end_merge(self, key: str, version: Version, merged: Merged | None) -> None:
+    def end_merge(self, key: str, version: Dot, merged: Merged | None) -> None:
         """A merge has been made: commits it; None when it could not be made."""
         record = None if merged is None else merged.record
         self.end(key, version, None if record is None else Commit(record, merged))
 
-    def end(self, key: str, version: Version, commit: Commit | None) -> None:
+    def end(self, key: str, version: Dot, commit: Commit | None) -> None:
         """The turn has run: commits what it wants; None when its handler failed.
 
         A turn that this replica no longer leads for is forgotten: its caller was told.

@@ -412,8 +412,11 @@ class Split:
                 self.check_durable(self.key_of(answer.id), answer)
         elif answer.status is Status.OK:
             self.counts["answers"] += 1
-        if answer.is_partitioned and answer.durability == "quorum" and answer.status is Status.OK:
+        is_apart, is_ok = answer.is_partitioned, answer.status is Status.OK
+        if is_apart and is_ok and answer.durability == "quorum":
             problems.append(f"a quorum is claimed without one: {answer}")
+        if is_apart and answer.status is Status.NOT_FOUND and self.key_of(answer.id) != "mortal":
+            problems.append(f"who acts says that {self.key_of(answer.id)} is not there")
         self.network.send(node.node, answer.id[0], Told(answer))
 
     def key_of(self, name: tuple[Any, ...]) -> str:
