@@ -1,5 +1,5 @@
 # Every target makes .venv by itself, once, from a Python >= 3.11 with pip (or uv, when it is on PATH).
-.PHONY: help demo test check coverage sim mutants bench lock venv
+.PHONY: help demo test check coverage sim soak mutants bench lock venv
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -22,10 +22,14 @@ check: venv   ## format, lint, types, layers, lock in step with pyproject
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/lock.py --check
+	$(BIN)/python scripts/diagrams.py --check
 
 coverage: venv   ## branches of the Exec core that its own tests take: at least 95 %
 	$(BIN)/coverage run --branch --source=jido_cluster/exec -m pytest -q tests/exec
 	$(BIN)/coverage report --skip-covered --fail-under=95
+
+soak: venv   ## play fault scenarios on five Ray nodes, as root (ARGS="split kill_node --seconds 90 --keep histories")
+	$(BIN)/python -m tests.faults $(ARGS)
 
 mutants: venv   ## change the code that decides about retries and chains; list what no test notices
 	$(BIN)/mutmut run $(ARGS)
@@ -36,8 +40,8 @@ sim: venv   ## run the simulator (SEEDS=2000 JOBS=2, or SEED=42 HISTORY=42.jsonl
 		$(if $(FIRST),--first $(FIRST)) $(if $(HISTORY),--history $(HISTORY)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(MUTANT),--mutant "$(MUTANT)")
 
-bench: venv   ## measure calls, spawn and density against raw Ray actors, and runs of actions
-	for case in calls spawn density exec; do $(BIN)/python -m benchmarks $$case $(ARGS) || exit 1; done
+bench: venv   ## measure calls, spawn and density against raw Ray actors, runs of actions, the cores, the store
+	for case in calls spawn density exec cores store; do $(BIN)/python -m benchmarks $$case $(ARGS) || exit 1; done
 
 lock: venv   ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/python scripts/lock.py

@@ -18,9 +18,10 @@ from jido_state.group import Group
 from jido_state.messages import Header, Message, Persist, Send
 from jido_state.operations import OpId
 from jido_state.record import Record
+from jido_state.requests import Answer, Commit, Request, RunTurn, Status
 from jido_state.settings import GroupSettings
-from jido_state.turns import Answer, Commit, Request, RunTurn, Status, Turns
-from jido_state.versions import NO_VERSION, Version
+from jido_state.turns import Turns
+from jido_state.versions import Version
 
 BATCH: Final = 64  # operations that arrive together
 NODES: Final = 100
@@ -102,8 +103,6 @@ class Trio:
                         f"agent-{agent}",
                         op,
                         "eventual",
-                        NO_VERSION,
-                        is_strict=False,
                         due_ms=self.now_ms + 30_000,
                         ack=ack,
                     )

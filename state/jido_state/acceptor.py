@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jido_placement.config import GroupConfig, Replica
+from jido_state.appends import Appends
 from jido_state.journal import Journal
 from jido_state.merkle import MerkleTree
 from jido_state.messages import (
@@ -50,6 +51,7 @@ class Acceptor:
     ballot is not below the promise, in the same durable write (I3).
 
     Attributes:
+        appends: How much the stores of the group have written.
         header: The replica's identity and promise, as of the last step, durable or on its way.
         rows: What it holds, by key; read by others, changed here only.
         staged: Copied as a learner; spares a transfer, proves nothing.
@@ -61,6 +63,7 @@ class Acceptor:
         "_config_of",
         "_journal",
         "_list_rows",
+        "appends",
         "header",
         "is_whole",
         "node",
@@ -80,7 +83,10 @@ class Acceptor:
         config_of: Callable[[Any], GroupConfig] | None = None,
         leaves: int,
         list_rows: int,
+        appended: int,
+        life: int,
     ) -> None:
+        self.appends = Appends(appended, life)
         self.node = node
         self.header = header
         self.rows = dict(rows)
@@ -130,8 +136,8 @@ class Acceptor:
         before = self.header.status
         if before == "pending" and status != "removed":
             status = "pending"  # until the root group has recorded that it is formatted
-        elif before == "removed":
-            status = "removed"
+        elif before == "removed" or (before == "lost" and status != "removed"):
+            status = before
         elif before == "voter" and self._config_of is not None:
             # The record that removes it may yet come to nothing: it goes on answering, for ever.
             status = "voter"
@@ -145,6 +151,11 @@ class Acceptor:
         if self.header.status == "pending":
             self.header = self.header._replace(status="learner")
             self.adopt(self.header.config)
+
+    def lose(self) -> None:
+        """Its store has forgotten what it said: it says nothing more, and keeps what is left."""
+        self.header = self.header._replace(status="lost")
+        self._journal.write_header(self.header)
 
     def _clear(self) -> None:
         for key in self.rows:
@@ -195,7 +206,8 @@ class Acceptor:
 
     def promise_of(self, ballot: Ballot) -> Promise:
         """What it says to the candidate it promised."""
-        return Promise(self.config.number, ballot, self.tree.root, self.is_whole)
+        told = self.appends.known(self.me, self.config.members)
+        return Promise(self.config.number, ballot, self.tree.root, self.is_whole, told)
 
     def list_rows(self, sender: Replica, message: List) -> None:
         """The rows of the leaves that differ from the candidate's, from the asked leaf on."""
@@ -236,9 +248,12 @@ class Acceptor:
         numbers, missing = self.store(message.rows)
         config = self.header.config.number
         if numbers:
-            self._journal.send_when_durable(sender.node, Accepted(config, ballot, tuple(numbers)))
+            self._journal.when_durable(self._ack, sender.node, config, ballot, tuple(numbers))
         if missing:
             self._journal.send(sender.node, Missing(config, ballot, tuple(missing)))
+
+    def _ack(self, node: int, config: int, ballot: Ballot, numbers: tuple[int, ...]) -> None:
+        self._journal.send(node, Accepted(config, ballot, numbers, self.appends.own))
 
     def store(self, rows: Iterable[tuple[str, Row]]) -> tuple[list[int], list[int]]:
         """Stores what is newer; the numbers stored (or held already), and those without content."""

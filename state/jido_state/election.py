@@ -131,8 +131,9 @@ class Election:
 
     def _patience_ms(self) -> int:
         """How long a silence becomes a campaign."""
-        # Where nobody has ever led there is no silence to wait for.
-        is_fresh = self._seat.acceptor.promised == NO_BALLOT
+        # Where nobody has ever led, or nobody else can, there is no silence to wait for.
+        seat = self._seat
+        is_fresh = seat.acceptor.promised == NO_BALLOT or seat.config.is_quorum({seat.me})
         return self._pause_ms + (0 if is_fresh else self._seat.settings.election_ms)
 
     def begin(
@@ -180,7 +181,9 @@ class Election:
         elif self._phase == PROMISING:
             # Own promise first: a candidate that forgot its ballot could use it a second time.
             if seat.me in self._promises:
-                seat.send_all(seat.others(self._promises), Prepare(number, self._ballot))
+                told = self._promises[seat.me].appends
+                prepare = Prepare(number, self._ballot, told)
+                seat.send_all(seat.others(self._promises), prepare)
         elif self._phase == LISTING:
             for replica, listing in self._listings.items():
                 self._ask_list(replica, listing)
@@ -239,7 +242,7 @@ class Election:
             return
         seat = self._seat
         own = seat.acceptor.promise_of(ballot)
-        seat.send_all(seat.others(), Prepare(seat.config.number, ballot))
+        seat.send_all(seat.others(), Prepare(seat.config.number, ballot, own.appends))
         self._count_promise(seat.me, own)
 
     def receive_promise(self, sender: Replica, message: Promise) -> None:
@@ -269,7 +272,8 @@ class Election:
         tree = seat.acceptor.tree
         if listing.next_leaf < tree.size:
             number = seat.config.number
-            message = List(number, self._ballot, tree.digests(), listing.next_leaf)
+            told = self._promises[seat.me].appends
+            message = List(number, self._ballot, tree.digests(), listing.next_leaf, told)
             seat.send(replica.node, message)
 
     def receive_listed(self, sender: Replica, message: Listed) -> None:

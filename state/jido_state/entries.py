@@ -66,11 +66,20 @@ class Cover(NamedTuple):
 
 
 class AskEntries(NamedTuple):
-    """From a leader: do you hold any entries, and these keys in these versions or newer?"""
+    """From a leader: do you hold any entries, and these keys in these versions or newer?
+
+    Attributes:
+        ballot: The leader's.
+        number: Of the round of questions.
+        rows: Keys and versions.
+        epoch: Recovery and epoch of the record it goes by. Who goes by an older one may yet take
+            entries from members that this leader does not ask, and does not answer.
+    """
 
     ballot: Ballot
     number: int
     rows: tuple[tuple[str, Version], ...]
+    epoch: tuple[int, int]
 
 
 class NoEntries(NamedTuple):

@@ -5,7 +5,8 @@ The driver's duties:
 1. One call at a time. Every call takes the node's own monotonic time in milliseconds, which never
    goes back, and returns effects to be performed in order.
 2. `Persist` effects become durable in the order of their tickets, each whole; then `persisted` is
-   called. A store that cannot say whether it wrote ends the process. A full one: `store_full`.
+   called. A store that cannot say whether it wrote ends the process. A full one: `store_full`; what
+   was rolled back is written again, in order, before anything later is durable.
 3. `Send` needs no delivery: messages may be lost, late, repeated, reordered.
 4. `tick` at least every 100 ms; late is safe, and is seen as the own loop's lag.
 5. After a restart: a new `Group` from what was durable, nothing else.
@@ -20,9 +21,11 @@ from typing import Any, Final
 
 from jido_placement.config import GroupConfig, Replica
 from jido_state.acceptor import Acceptor
+from jido_state.appends import Told
 from jido_state.election import Election, Recovered
 from jido_state.journal import Journal
 from jido_state.leadership import Leadership
+from jido_state.learning import Learning
 from jido_state.messages import (
     Accept,
     Accepted,
@@ -37,7 +40,6 @@ from jido_state.messages import (
     Heartbeat,
     HeartbeatAck,
     Holds,
-    LearnerReady,
     Led,
     List,
     Listed,
@@ -64,7 +66,10 @@ from jido_state.versions import NO_BALLOT, Ballot
 
 __all__ = ["Group"]
 
+# Answers that rest on what the store held before this process was started.
+_OF_STORE: Final = frozenset({Read, Accept, Confirm, Have})
 _OF_LEARNERS: Final = frozenset({Prevote, Prepare, List, Read, Confirm})  # of the root group
+_Handler = Callable[[Replica, Any], None]
 
 
 class Group:
@@ -82,6 +87,9 @@ class Group:
         bad: Keys under which the store holds rows that are spoilt: while there are any, what is
             absent is unknown.
         config_of: For the root group: its own config in a record.
+        appended: The store's append counter when this process opened it, `Store.durable`.
+        life: Names this process among all of the node: drawn at random, not 0. 0 where the disk is
+            not watched.
     """
 
     def __init__(
@@ -97,6 +105,8 @@ class Group:
         recovery: int = 0,
         bad: Iterable[str] = (),
         config_of: Callable[[Any], GroupConfig] | None = None,
+        appended: int = 0,
+        life: int = 0,
     ) -> None:
         self._journal = Journal()
         self.acceptor = Acceptor(
@@ -108,6 +118,8 @@ class Group:
             leaves=settings.leaves,
             list_rows=settings.list_rows,
             config_of=config_of,
+            appended=appended,
+            life=life,
         )
         self._seat = Seat(
             node,
@@ -125,16 +137,20 @@ class Group:
         self._anti_entropy: AntiEntropy | None = None
         self._reaping: Reaping | None = None
         self._stop_due_ms: int | None = None  # a refused leader goes on until then at most
-        self._next_leaf = 0  # of the copy a learner makes
-        self._copy_ms = now_ms
+        self._learning = Learning(self._seat)
         self._is_full = False
-        self._handlers: dict[type, Callable[[Replica, Any], None]] = {
+        # After a restart somebody who may remember its counter has to be heard first.
+        self._is_checked = life == 0 or appended == 0
+        self._handlers = self._make_handlers()
+
+    def _make_handlers(self) -> dict[type, Callable[[Replica, Any], None]]:
+        return {
             Prevote: self._on_prevote,
             PrevoteAnswer: self._election.receive_prevote_answer,
-            Prepare: self.acceptor.prepare,
-            Promise: self._election.receive_promise,
+            Prepare: self._unless_set_back(self.acceptor.prepare),
+            Promise: self._unless_set_back(self._election.receive_promise),
             Nack: self._on_nack,
-            List: self.acceptor.list_rows,
+            List: self._unless_set_back(self.acceptor.list_rows),
             Listed: self._on_listed,
             Read: self.acceptor.read,
             ReadAnswer: self._on_read_answer,
@@ -149,7 +165,7 @@ class Group:
             Have: self.acceptor.have,
             Holds: self._on_holds,
             Reap: lambda _, message: self.acceptor.reap(message),
-            Transfer: self._on_transfer,
+            Transfer: lambda _, message: self._election.receive_transfer(message),
         }
 
     # What the driver and the layer above may ask
@@ -178,6 +194,11 @@ class Group:
         if self._seat.heard == NO_BALLOT or silence >= self._seat.settings.election_ms:
             return None
         return self._seat.heard.node
+
+    @property
+    def heard(self) -> Ballot:
+        """The ballot of the leader heard last, perhaps long ago."""
+        return self._seat.heard
 
     def step(self, now_ms: int, action: Callable[..., None], *args: Any) -> list[Effect]:
         """Does something within a step: what the layer above does to the leadership, say."""
@@ -208,13 +229,13 @@ class Group:
                 nack = Nack(mine, message.ballot, self.header.promised)
                 self._journal.send_when_durable(sender.node, nack)
         elif type(message) is Copied:
-            self._on_copied(sender, message)
+            self._learning.copied(message, self.leader)
         elif type(message) is Heartbeat and self.header.status == "learner":
             self._on_heartbeat(sender, message)
         elif self.acceptor.is_voter() and not self._is_full:
             if type(message) is Copy:
                 self.acceptor.copy(sender, message)
-            elif sender in self._seat.config.members:
+            elif sender in self._seat.config.members and self._may_answer(message):
                 self._handlers[type(message)](sender, message)
         return self._finish()
 
@@ -229,8 +250,8 @@ class Group:
         if self.header.status == "voter":
             if type(message) is Copy:
                 self.acceptor.copy(sender, message)
-            elif (handler := self._handlers.get(type(message))) is not None:
-                handler(sender, message)
+            elif type(message) in self._handlers and self._may_answer(message):
+                self._handlers[type(message)](sender, message)
         elif type(message) is Accept and self.header.status == "learner":
             config_of = self._seat.config_of
             assert config_of is not None
@@ -241,7 +262,7 @@ class Group:
         elif type(message) is Heartbeat and self.header.status == "learner":
             self._on_heartbeat(sender, message)
         elif type(message) is Copied:
-            self._on_copied(sender, message)
+            self._learning.copied(message, self.leader)
         elif type(message) in _OF_LEARNERS and self.header.status == "learner":
             # It may be a voter of a config that it has not heard of: whoever asks must know.
             self._handlers[type(message)](sender, message)
@@ -250,8 +271,7 @@ class Group:
         """Lets time pass: heartbeats, campaigns, repetitions."""
         self._begin(now_ms)
         if self.header.status == "learner":
-            if now_ms - self._copy_ms >= self._seat.settings.resend_ms:
-                self._ask_copy()
+            self._learning.tick(self.leader)
         elif not self._is_full:
             if self.leadership is not None:
                 self._tick_leadership(self.leadership)
@@ -279,9 +299,10 @@ class Group:
         if is_behind and not self._election.is_running:
             self._election.begin(leading=leadership.ballot)
 
-    def persisted(self, ticket: int, now_ms: int) -> list[Effect]:
-        """Everything up to this ticket is durable."""
+    def persisted(self, ticket: int, now_ms: int, *, appended: int = 0) -> list[Effect]:
+        """Everything up to this ticket is durable, and the store's append counter is this."""
         self._begin(now_ms)
+        self.acceptor.appends.durable(appended)
         self._journal.durable(ticket)
         return self._finish()
 
@@ -396,6 +417,7 @@ class Group:
             self._stop("it leads under a new ballot")
         seat = self._seat
         self._stop_due_ms = None
+        self._is_checked = True
         leadership = self.leadership = Leadership(seat, found, self._listener)
         self._anti_entropy = AntiEntropy(seat, leadership)
         self._reaping = Reaping(seat, leadership)
@@ -431,7 +453,7 @@ class Group:
             return
         was_voter = self.acceptor.is_voter()
         self.acceptor.adopt(config)
-        self._next_leaf = 0
+        self._learning.begin()
         leadership = self.leadership
         if leadership is None:
             self._election.rest()
@@ -460,6 +482,26 @@ class Group:
 
     # Messages
 
+    def _may_answer(self, message: Message) -> bool:
+        return self._is_checked or type(message) not in _OF_STORE
+
+    def _is_set_back(self, told: Told) -> bool:
+        """Whether somebody remembers more of its store than there is; then it is lost."""
+        if self.acceptor.appends.holds(self._seat.me, told):
+            self._is_checked = True
+            return False
+        self._stop("its store was set back")
+        self._election.rest()
+        self.acceptor.lose()
+        return True
+
+    def _unless_set_back(self, handler: _Handler) -> _Handler:
+        def handle(sender: Replica, message: Any) -> None:
+            if not self._is_set_back(message.appends):
+                handler(sender, message)
+
+        return handle
+
     def _on_config(self, sender: Replica, message: ConfigIs) -> None:
         if message.committed is not None:
             self._adopt(message.committed)
@@ -468,9 +510,6 @@ class Group:
 
     def _on_prevote(self, sender: Replica, message: Prevote) -> None:
         self._election.answer_prevote(sender, message, leads=self.leadership is not None)
-
-    def _on_transfer(self, _: Replica, message: Transfer) -> None:
-        self._election.receive_transfer(message)
 
     def _on_nack(self, _: Replica, message: Nack) -> None:
         self._election.receive_nack(message)
@@ -502,6 +541,7 @@ class Group:
             leadership.read_answered(message)
 
     def _on_accepted(self, sender: Replica, message: Accepted) -> None:
+        self.acceptor.appends.heard(sender, message.appended)
         leadership = self._leading(message.ballot)
         if leadership is not None:
             leadership.accepted(sender, message.numbers)
@@ -518,40 +558,24 @@ class Group:
 
     def _on_heartbeat(self, sender: Replica, message: Heartbeat) -> None:
         seat = self._seat
+        if self._is_set_back(message.appends):
+            return
         seat.saw(message.ballot)
         if message.ballot < self.acceptor.promised:
             self.acceptor.refuses(sender, message.ballot)
             return
         self._heard(sender, message.ballot)
         if self.header.status == "voter" or seat.config_of is not None:
-            tree = self.acceptor.tree
-            is_whole = self.acceptor.is_whole
-            ack = HeartbeatAck(seat.config.number, message.ballot, tree.root, is_whole)
+            mine = self.acceptor
+            root, is_whole, own = mine.tree.root, mine.is_whole, mine.appends.own
+            ack = HeartbeatAck(seat.config.number, message.ballot, root, is_whole, own)
             seat.send(sender.node, ack)
 
     def _on_heartbeat_ack(self, sender: Replica, message: HeartbeatAck) -> None:
+        self.acceptor.appends.heard(sender, message.appended)
         if self._anti_entropy is not None and self._leading(message.ballot) is not None:
             self._anti_entropy.heartbeat_acked(sender, message)
 
     def _on_holds(self, sender: Replica, message: Holds) -> None:
         if self._reaping is not None and self._leading(message.ballot) is not None:
             self._reaping.holds(sender, message)
-
-    # Learning
-
-    def _ask_copy(self) -> None:
-        seat = self._seat
-        self._copy_ms = seat.now_ms
-        if self._next_leaf >= self.acceptor.tree.size:
-            if seat.me in seat.config.learners:
-                seat.emit(LearnerReady(seat.config.number, self.header.rno))
-            return
-        source = self.leader
-        if source is not None:
-            seat.send(source, Copy(seat.config.number, self._next_leaf))
-
-    def _on_copied(self, _: Replica, message: Copied) -> None:
-        if self.header.status == "learner" and message.start == self._next_leaf:
-            self.acceptor.staged.update(message.rows)
-            self._next_leaf = message.end
-            self._ask_copy()

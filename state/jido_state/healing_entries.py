@@ -6,9 +6,13 @@ tells those who offered. It keeps nothing of this: a leader that stops is follow
 everything is offered again, and what is merged already is seen to be.
 
 Actors would become ever more, so they are folded: once every member has said that it holds no entry
-of the shard, and every voter that it holds the record that names them, after these were merged. A
-tombstone that names acting replicas is not to be reaped before: an entry that comes late would find
-nothing that has seen it, and bring the agent back.
+of the shard, and every voter that it holds the record that names them, after these were merged. Who
+is removed from the cluster is not waited for: what it holds was given up, and may contain what has
+been folded. So nothing is taken from it any more, and every member knows of the removal before it
+says anything (`AskEntries.epoch`).
+
+A tombstone that names acting replicas is not to be reaped before they are folded: an entry that
+comes late would find nothing that has seen it, and bring the agent back.
 *Source*: section 1.12 and finding 19 of the replication protocol; Almeida et al., Delta state
 replicated data types (2018), for what may be folded when.
 """
@@ -69,6 +73,7 @@ class Healing:
     Attributes:
         members: Nodes that may hold entries of the shard: all that have, or ever had, a replica of
             it and are members of the cluster. Its voters are asked in any case.
+        epoch: Recovery and epoch of the record that `members` is from.
         now_ms: The time of the current step, on the node's own monotonic clock.
     """
 
@@ -89,6 +94,7 @@ class Healing:
         self._own_covered = own_covered
         self._round_ms = round_ms
         self.members: tuple[int, ...] = ()
+        self.epoch = (0, 0)
         self.now_ms = 0
         self._leadership: Leadership | None = None
         self._wanted: dict[str, Siblings] = {}
@@ -226,7 +232,7 @@ class Healing:
         nodes = tuple(node for node in dict.fromkeys((*voters, *self.members)))
         self._polls += 1
         self._poll = _Poll(self._polls, named, actors, nodes, self.now_ms)
-        question = AskEntries(leadership.ballot, self._polls, named)
+        question = AskEntries(leadership.ballot, self._polls, named, self.epoch)
         for node in nodes:
             if node != group.node:
                 self._emit(SendEntries(node, question))

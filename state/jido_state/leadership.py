@@ -2,10 +2,9 @@
 
 Theory. Under one ballot one process orders the contents of each key: it keeps at most one content
 of a key un-acked, and begins the next only from the committed one. A write is committed once a
-quorum has it durably; the leader's own copy counts like any other. A strong read is answered from
-committed content after a round of CONFIRMs that began when the read was already there: a quorum
-had then promised nothing higher, so no other leader had committed anything.
-*Source*: CASPaxos (arXiv 1802.07000); riak_ensemble; Ongaro's thesis, 6.4 (reads).
+quorum has it durably; the leader's own copy counts like any other. Whether a quorum still follows
+it, which strong reads rest on, is seen in `rounds`.
+*Source*: CASPaxos (arXiv 1802.07000); riak_ensemble.
 """
 
 from collections import deque
@@ -19,7 +18,6 @@ from jido_state.messages import (
     HAS_TIMERS,
     UNREAD,
     Accept,
-    Confirm,
     Heartbeat,
     JointDone,
     Read,
@@ -29,22 +27,13 @@ from jido_state.messages import (
     Transfer,
 )
 from jido_state.pending import Listener, Pending
+from jido_state.rounds import Rounds
 from jido_state.seat import Seat
 from jido_state.versions import Ballot, Version
 
 __all__ = ["Leadership"]
 
 FLAGGED: Final = HAS_TIMERS | HAS_OUTBOX
-
-
-class _Round:
-    __slots__ = ("acks", "number", "reads", "sent_ms")
-
-    def __init__(self, number: int, reads: list[Any], me: Replica, sent_ms: int) -> None:
-        self.number = number
-        self.reads = reads
-        self.acks = {me}
-        self.sent_ms = sent_ms
 
 
 class Leadership:
@@ -68,7 +57,6 @@ class Leadership:
         self.config: GroupConfig = seat.config
         self.view: dict[str, Row] = found.view
         self.began_ms = seat.now_ms
-        self.contact: dict[Replica, int] = dict.fromkeys(seat.config.members, seat.now_ms)
         self.successor: int | None = None
         self.other_config: GroupConfig | None = None
         self._seat = seat
@@ -84,14 +72,11 @@ class Leadership:
         self._turns: set[str] = set()  # keys on which a turn runs
         self._lagging: set[str] = set()  # clean keys that some replica has not got
         self._wanted: set[str] = set()  # keys the layer above waits for
-        self._round: _Round | None = None
-        self._rounds = 0
-        self._next_reads: list[Any] = []
+        self._rounds = Rounds(seat, found.ballot, listener.confirmed)
+        self._contact = self._rounds.contact
         self._heartbeat_ms = seat.now_ms - seat.settings.heartbeat_ms
         self._reported_ms = seat.now_ms - seat.settings.election_ms
         self._sealed_until_ms = -1
-        self._must_confirm = False
-        self._fresh_until_ms = seat.now_ms - 1
         self._queue = self._order_settling()
         for row in self.view.values():
             self.has_other_config(row)
@@ -231,7 +216,7 @@ class Leadership:
 
     def accepted(self, replica: Replica, numbers: Iterable[int]) -> None:
         """Counts a replica's durable acks."""
-        self.contact[replica] = self._seat.now_ms
+        self._contact[replica] = self._seat.now_ms
         everyone = len(self._seat.config.members)
         for number in numbers:
             pending = self._sent.get(number)
@@ -262,8 +247,7 @@ class Leadership:
     def _commit(self, pending: Pending) -> None:
         pending.is_committed = True
         if pending.config is not None:
-            self.config = pending.config
-            self._fresh_until_ms = self._seat.now_ms - 1
+            self._use(pending.config)
         key = pending.key
         del self._pending[key]
         self.view[key] = pending.row
@@ -395,81 +379,37 @@ class Leadership:
 
     def confirm(self, read: Any) -> None:
         """`Listener.confirmed` gets this back after a round that begins from now on."""
-        self._next_reads.append(read)
-        self._start_round()
-
-    def _start_round(self) -> None:
-        if self._round is not None or not self._next_reads:
-            return
-        seat = self._seat
-        reads, self._next_reads = self._next_reads, []
-        self._rounds += 1
-        self._round = _Round(self._rounds, reads, seat.me, seat.now_ms)
-        message = Confirm(seat.config.number, self.ballot, self._rounds)
-        seat.send_all(seat.others(), message)
-        self._finish_round()
+        self._rounds.confirm(read)
 
     def confirmed(self, replica: Replica, number: int) -> None:
         """Counts an answer to the running round."""
-        self.contact[replica] = self._seat.now_ms
-        if self._round is not None and self._round.number == number:
-            self._round.acks.add(replica)
-            self._finish_round()
-
-    def _finish_round(self) -> None:
-        current = self._round
-        if current is None or not self.config.is_quorum(current.acks):
-            return
-        self._round = None
-        self._must_confirm = False
-        self._listener.confirmed(current.reads)
-        self._start_round()
+        self._rounds.answered(replica, number)
 
     @property
     def is_fresh(self) -> bool:
         """Whether a turn may begin: a quorum was in contact lately, and the own loop ran."""
-        if self._must_confirm:
-            return False
-        now = self._seat.now_ms
-        if now > self._fresh_until_ms:
-            # Contact only grows, so that this need not be counted again before then.
-            half = self._seat.settings.election_ms // 2
-            self._fresh_until_ms = self.quorum_contact_ms() + half
-        return now <= self._fresh_until_ms
+        return self._rounds.is_fresh
 
     def doubt(self) -> None:
         """The own loop did not run for a while: somebody else may lead by now."""
-        self._must_confirm = True
+        self._rounds.doubt()
 
     # Time
-
-    def quorum_contact_ms(self) -> int:
-        """The latest time since which a quorum has been heard."""
-        now = self._seat.now_ms
-        times = sorted(set(self.contact.values()), reverse=True)
-        own = self._seat.me
-        if self.config.is_quorum({own}):
-            return now
-        for time in times:
-            if self.config.is_quorum(
-                {own, *(one for one, at in self.contact.items() if at >= time)}
-            ):
-                return time
-        return self.began_ms - self._seat.settings.election_ms
 
     def tick(self) -> str:
         """Heartbeats, repetitions, reports. Returns why it must stop, "" to go on."""
         seat = self._seat
         settings = seat.settings
         now = seat.now_ms
-        if now - self.quorum_contact_ms() >= settings.election_ms:
+        if now - self._rounds.quorum_contact_ms() >= settings.election_ms:
             return "no acks of a quorum"
         oldest_ms = seat.journal.oldest_ms
         if oldest_ms is not None and now - oldest_ms >= settings.election_ms:
             return "the store does not finish a write"
         if now - self._heartbeat_ms >= settings.heartbeat_ms:
             self._heartbeat_ms = now
-            message = Heartbeat(seat.config.number, self.ballot)
+            told = seat.acceptor.appends.known(seat.me, seat.config.members)
+            message = Heartbeat(seat.config.number, self.ballot, told)
             seat.send_all(self._others(), message)
             seat.send_all((one.node for one in seat.config.learners), message)
         self._resend()
@@ -500,27 +440,18 @@ class Leadership:
         everyone = dict.fromkeys((*seat.config.members, *self.config.members))
         for replica in everyone:
             rows = [pending for pending in late if replica not in pending.acks]
-            if rows and replica != seat.me and self._is_near(replica):
+            if rows and replica != seat.me and self._rounds.is_near(replica):
                 self._send_rows(replica.node, rows)
         while len(self._sent) > seat.settings.max_trailing:
             number = next(iter(self._sent))
             if not self._sent[number].is_committed:
                 break
             del self._sent[number]
-        current = self._round
-        if current is not None and now - current.sent_ms >= resend_ms:
-            current.sent_ms = now
-            message = Confirm(seat.config.number, self.ballot, current.number)
-            seat.send_all(seat.others(current.acks), message)
+        self._rounds.resend()
 
     def heard(self, replica: Replica) -> None:
         """A replica follows."""
-        self.contact[replica] = self._seat.now_ms
-
-    def _is_near(self, replica: Replica) -> bool:
-        """Whether it was heard lately, or has not had the time to be."""
-        since_ms = self.contact.setdefault(replica, self._seat.now_ms)
-        return self._seat.now_ms - since_ms < self._seat.settings.election_ms
+        self._contact[replica] = self._seat.now_ms
 
     def is_settled(self) -> bool:
         """Whether every key is clean, and the leader itself holds what it knows."""
@@ -561,14 +492,17 @@ class Leadership:
             sorted(config.voters) == sorted(self.config.voters)
         )
         if is_end or is_same:
-            self.config = config
-            self._fresh_until_ms = self._seat.now_ms - 1
+            self._use(config)
             for pending in list(self._sent.values()):
                 if not pending.is_committed and config.is_quorum(pending.acks):
                     self._commit(pending)
-            self._finish_round()
+            self._rounds.count()
             return True
         return False
+
+    def _use(self, config: GroupConfig) -> None:
+        self.config = config
+        self._rounds.use(config)
 
     def seal(self) -> None:
         """Refuses turns from now on, until it stops or the seal is over."""

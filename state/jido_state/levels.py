@@ -52,13 +52,13 @@ def covers_session(request: Request, shard: int, version: Version, seen: Version
     """Whether a copy has all that the request's session has seen of its agent.
 
     Args:
-        request: With a token, or the bare version of the shard that the session has seen.
+        request: With the session's token, if it has one.
         shard: The agent's.
         version: Of the register here; `NO_VERSION` for none.
         seen: What register and entries here have seen.
     """
     if request.token is None:
-        return not request.is_strict and version >= request.seen
+        return True
     return request.token.at_acting(shard, version, request.key, seen) is Trust.SERVE
 
 

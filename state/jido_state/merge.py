@@ -228,6 +228,7 @@ def _united(
         outbox=outbox,
         receipts=receipts,
         timers=NO_TIMERS if base.is_tomb else timers,
+        turns=max(value.record.turns for value in taken),
     )
 
 

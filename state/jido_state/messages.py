@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from jido_placement.config import GroupConfig
+from jido_state.appends import NO_COUNT, Count, Told
 from jido_state.versions import NO_BALLOT, Ballot, Version
 
 __all__ = [
+    "HAS_ACTED",
     "HAS_OUTBOX",
     "HAS_TIMERS",
     "IS_TOMB",
@@ -56,6 +58,7 @@ __all__ = [
 HAS_TIMERS: Final = 1
 HAS_OUTBOX: Final = 2
 IS_TOMB: Final = 4
+HAS_ACTED: Final = 8  # turns without a quorum are named in it, whose entries may still come
 
 
 class Row(NamedTuple):
@@ -63,8 +66,8 @@ class Row(NamedTuple):
 
     Attributes:
         version: Names this content among all contents of all keys of the shard.
-        flags: Sum of `HAS_TIMERS`, `HAS_OUTBOX`, `IS_TOMB`: what a new leader must know of a key
-            without its content.
+        flags: Sum of `HAS_TIMERS`, `HAS_OUTBOX`, `IS_TOMB`, `HAS_ACTED`: what a new leader must
+            know of a key without its content.
         tomb: The ballot a tombstone was first written under; `NO_BALLOT` for anything alive.
         content: What the layer above keeps; never looked into here.
     """
@@ -99,6 +102,7 @@ class Header(NamedTuple):
     Attributes:
         rno: The assignment it belongs to.
         status: "pending" until the root group has recorded it as formatted; "learner"; "voter";
+            "lost" once its store was found to be set back: silent until it is replaced;
             "removed", for ever, once a committed config no longer names it.
         config: The newest committed config it knows.
         promised: The highest ballot it promised; never falls.
@@ -133,6 +137,7 @@ class Prepare(NamedTuple):
 
     config: int
     ballot: Ballot
+    appends: Told = ()
 
 
 class Promise(NamedTuple):
@@ -142,6 +147,7 @@ class Promise(NamedTuple):
     ballot: Ballot
     root: int  # of the Merkle tree over its rows
     is_whole: bool  # whether "absent" is known to be true of what it does not hold
+    appends: Told = ()
 
 
 class Nack(NamedTuple):
@@ -159,6 +165,7 @@ class List(NamedTuple):
     ballot: Ballot
     digests: tuple[int, ...]
     start: int  # first leaf to look at
+    appends: Told = ()
 
 
 class Listed(NamedTuple):
@@ -205,6 +212,7 @@ class Accepted(NamedTuple):
     config: int
     ballot: Ballot
     numbers: tuple[int, ...]
+    appended: Count = NO_COUNT  # of the sender's store
 
 
 class Missing(NamedTuple):
@@ -236,6 +244,7 @@ class Heartbeat(NamedTuple):
 
     config: int
     ballot: Ballot
+    appends: Told = ()
 
 
 class HeartbeatAck(NamedTuple):
@@ -245,6 +254,7 @@ class HeartbeatAck(NamedTuple):
     ballot: Ballot
     root: int
     is_whole: bool
+    appended: Count = NO_COUNT
 
 
 class Whole(NamedTuple):

@@ -7,14 +7,25 @@ the name of one that is lost); the header is made durable, pending; the root gro
 there. Where there was one before, the replica is reported as lost and comes back under another
 number. The node whose root replica leads plans, and orders what the planner says.
 
+Above each replica of a shard there is a `Service`. It outlives the replica, since its entries do: a
+node that loses a shard, and one that is given it again, still has what it did without a quorum.
+What is left of a replica whose header is spoilt waits for the next one.
+
 Questions to the root group are named by a number drawn for this process, so that an answer to an
 earlier life is not taken for one to this.
 
-The driver's duties are those of `group.py`, once for each group; in addition it tells which nodes
-it believes to be unreachable, and opens a `Node` only after the boot is registered.
+The driver's duties are those of `Group` and of `Service`, once for each group, and these:
+
+1. A `Node` is opened only after the node's boot is registered, with what its stores hold durably.
+   A node that was removed comes back as another member, with empty stores.
+2. `wall_ms` is set before each call. `reachable`, `admitted`, and where the root replica is
+   `unreachable` and `expired`, are kept as the failure detector has them.
+3. Of several processes on one node each has a `Node` for its groups, which `owns` names, and one of
+   them has the root group. They have addresses and share messages as `node_messages` says.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from jido_placement.commands import (
@@ -28,103 +39,56 @@ from jido_placement.commands import (
 )
 from jido_placement.config import Replica
 from jido_placement.planner import plan
+from jido_placement.policies import Strategy
 from jido_placement.record import ROOT, GroupRecord, Record
-from jido_placement.steps import Limits, Order, Transfer, World
+from jido_placement.steps import Limits, Order, Transfer
+from jido_state import requests
+from jido_state.divergence import Siblings
+from jido_state.entries import MESSAGES, AskEntries, NoEntries, SendEntries
 from jido_state.group import Group
-from jido_state.messages import Effect, Header, JointDone, LearnerReady, Message, Row, Send
-from jido_state.pending import Listener
+from jido_state.messages import Effect, Header, JointDone, LearnerReady, Row, Send
+from jido_state.node_messages import (
+    Done,
+    Frame,
+    GroupEffect,
+    HandOver,
+    Leads,
+    RecordIs,
+    RecordPull,
+    RootAsk,
+    RootTold,
+    ToNode,
+)
+from jido_state.reports import Reports
 from jido_state.root_group import Applied, Committed, RootCommands, root_config
+from jido_state.service import Service
 from jido_state.settings import GroupSettings
 from jido_state.versions import NO_BALLOT
 
-__all__ = [
-    "Done",
-    "Frame",
-    "GroupEffect",
-    "HandOver",
-    "Node",
-    "RecordIs",
-    "RecordPull",
-    "RootAsk",
-    "RootTold",
-    "ToNode",
-]
+__all__ = ["Node", "StoredGroup"]
 
 PULL_MS: Final = 500  # between looks for a newer record, and repetitions of questions
 PLAN_MS: Final = 500  # between plans
 
 
-class Frame(NamedTuple):
-    """A message of a group, with the assignment in its sender's header."""
-
-    group: int
-    rno: int
-    message: Message
-
-
-class RecordPull(NamedTuple):
-    """Is there a record newer than this?"""
-
-    recovery_no: int
-    epoch: int
-
-
-class RecordIs(NamedTuple):
-    """The newest committed record the sender knows."""
-
-    record: Record
-
-
-class RootAsk(NamedTuple):
-    """A command for the root group's leader."""
-
-    id: int
-    command: Command
-
-
-class RootTold(NamedTuple):
-    """What became of it; None when the asked node does not lead, with who does if known."""
-
-    id: int
-    answer: Answer | None
-    leader: int | None
-
-
-class Done(NamedTuple):
-    """What the root leader plans by: a learner has copied, or a joint config is settled.
+class StoredGroup(NamedTuple):
+    """What the stores hold of one group.
 
     Attributes:
-        group: Which group.
-        config: The number of the config it is said of.
-        node: The learner's; -1 for a joint config.
-        ballot: Recovery and config number of the joint leader's ballot; zeros for a learner.
+        header: None when there is none, or it is spoilt: the replica is lost, its entries are not.
+        rows: By key.
+        bad: Keys of rows that are spoilt.
+        siblings: Divergence entries, by key.
+        period: The number of the last acting period; 0 for none.
+        appended: The append counter of the group's store.
     """
 
-    group: int
-    config: int
-    node: int
-    ballot: tuple[int, int]
-
-
-class HandOver(NamedTuple):
-    """The leader of the group is asked to pass it on."""
-
-    group: int
-    to: int
-
-
-class ToNode(NamedTuple):
-    """Send this to a node; delivery is not needed."""
-
-    to: int
-    message: Frame | RecordPull | RecordIs | RootAsk | RootTold | Done | HandOver
-
-
-class GroupEffect(NamedTuple):
-    """An effect of one group: a `Persist` or `Led` or what its upper layer asked for."""
-
-    group: int
-    effect: Any
+    header: Header | None
+    rows: Mapping[str, Row] = {}
+    bad: Iterable[str] = ()
+    siblings: Mapping[str, Siblings] = {}
+    period: int = 0
+    appended: int = 0
 
 
 class Node:
@@ -133,33 +97,53 @@ class Node:
     Args:
         node: Its index.
         record: The newest committed record it knows; durable, or what it joined with.
-        stored: What its stores hold: headers and rows by group, and keys of spoilt rows.
-        upper: Makes the layer above a shard's group, given the shard, a way to emit effects and
-            one to ask who leads.
+        stored: What its stores hold, by group.
+        service: Makes the layer above a shard's group: `Service` with all that is alike for the
+            shards of this process, its boot number among it.
         settings: Of all groups.
         now_ms: The node's monotonic time.
-        nonce: Drawn for this process, 0 to 2**31 - 1.
+        nonce: Drawn for this process, 1 to 2**31 - 1.
         limits: Of the planner.
+        owns: Whether a group, `ROOT` too, is this process's; None when all of the node's are.
+
+    Attributes:
+        groups: Its replicas.
+        services: The layers above those of shards.
+        wall_ms: The wall clock's time of the next call.
+        reachable: The nodes with which this one has contact both ways.
+        admitted: The strategies under which it may serve users now.
+        unreachable: The nodes that the root leader is not to count on.
+        expired: Those of them that are to be replaced.
+        may_rebalance: Whether the root leader may move shards for balance; not while a split heals.
     """
 
     def __init__(
         self,
         node: int,
         record: Record,
-        stored: Mapping[int, tuple[Header, Mapping[str, Row], Iterable[str]]],
-        upper: Callable[[int, Callable[[Any], None], Callable[[], int | None]], Listener],
+        stored: Mapping[int, StoredGroup],
+        service: Callable[..., Service],
         settings: GroupSettings,
         now_ms: int,
         nonce: int,
         limits: Limits | None = None,
+        owns: Callable[[int], bool] | None = None,
     ) -> None:
         self.node = node
         self.record = record
+        self._members = tuple(one.node for one in record.members)
         self.unreachable: frozenset[int] = frozenset()
         self.expired: frozenset[int] = frozenset()
+        self.may_rebalance = True
+        self.reachable: frozenset[int] = frozenset()
+        self.admitted: frozenset[Strategy] = frozenset(Strategy)
+        self.wall_ms = 0
         self.groups: dict[int, Group] = {}
-        self.uppers: dict[int, Any] = {}
-        self._make_upper = upper
+        self.services: dict[int, Service] = {}
+        self.root: RootCommands | None = None
+        self._make_service = service
+        self._owns = owns or (lambda _: True)
+        self._is_whole = owns is None
         self._settings = settings
         self._limits = limits
         self._now_ms = now_ms
@@ -168,19 +152,18 @@ class Node:
         self._planned_ms = now_ms
         self._pulls = 0
         self._root_leader: int | None = None
+        self._nonce = nonce
         self._next_id = nonce << 32
         self._asked: dict[int, Command] = {}
         self._standing: dict[type, Command] = {}  # asked again until they are answered
         self._granted: set[tuple[int, Replica]] = set()
-        self._staged: dict[tuple[int, int, int], None] = {}  # group, config, node
-        self._settled: dict[tuple[int, int], tuple[int, int]] = {}  # group, config: ballot
-        for group, (header, rows, bad) in sorted(stored.items()):
-            self._open(group, header, rows, bad)
-
-    @property
-    def root(self) -> RootCommands | None:
-        """The root group's commands here, when this node has a replica of it."""
-        return self.uppers.get(ROOT)
+        self._reports = Reports()
+        # Entries of groups that have no replica here, with their acting periods.
+        self._left: dict[int, tuple[Mapping[str, Siblings], int]] = {}
+        for number, held in sorted(stored.items()):
+            self._left[number] = (held.siblings, held.period)
+            if held.header is not None:
+                self._open(number, held.header, held.rows, held.bad, held.appended)
 
     # What the driver calls
 
@@ -199,7 +182,10 @@ class Node:
         elif kind is RootTold:
             self._receive_told(message)  # type: ignore[arg-type]
         elif kind is Done:
-            self._receive_done(message)  # type: ignore[arg-type]
+            self._reports.done(message)  # type: ignore[arg-type]
+            self._plan_soon()
+        elif kind is Leads:
+            self._reports.leads(message, now_ms)  # type: ignore[arg-type]
         elif kind is HandOver:
             self._hand_over(message)  # type: ignore[arg-type]
         return self._finish()
@@ -207,34 +193,87 @@ class Node:
     def tick(self, now_ms: int) -> list[ToNode | GroupEffect]:
         """Lets time pass in all groups; looks for newer records, plans when it leads the root."""
         self._now_ms = now_ms
-        for number, group in list(self.groups.items()):
-            self._perform(number, group.tick(now_ms))
-            self._perform(number, group.step(now_ms, self.uppers[number].tick))
+        for number in list(self.groups):
+            self._perform(number, self._at(number).tick(now_ms))
+            layer = self.root if number == ROOT else self.services[number]
+            if layer is not None:
+                self._step(number, layer.tick)
         if now_ms - self._pulled_ms >= PULL_MS:
             self._pulled_ms = now_ms
             self._pull()
+            self._report_leads()
             self._tend()
         if now_ms - self._planned_ms >= PLAN_MS:
             self._planned_ms = now_ms
             self._plan()
         return self._finish()
 
-    def persisted(self, group: int, ticket: int, now_ms: int) -> list[ToNode | GroupEffect]:
-        """What the group asked for is durable up to this ticket."""
+    def persisted(
+        self, group: int, rno: int, ticket: int, now_ms: int, *, appended: int = 0
+    ) -> list[ToNode | GroupEffect]:
+        """What this replica of the group asked for is durable up to this ticket.
+
+        Args:
+            group: Which.
+            rno: As in the effect.
+            ticket: Of the last `Persist`.
+            now_ms: The node's monotonic time.
+            appended: The append counter of the group's store.
+        """
         self._now_ms = now_ms
         found = self.groups.get(group)
-        if found is not None:
-            self._perform(group, found.persisted(ticket, now_ms))
+        if found is not None and found.header.rno == rno:  # its successor counts anew
+            self._perform(group, self._at(group).persisted(ticket, now_ms, appended=appended))
+            asked = self.record.group(group)
+            if found.header.status == "pending" and asked is not None:
+                self._tend_group(group, asked)  # the root group waits to hear of it
         return self._finish()
 
-    def step(
-        self, group: int, now_ms: int, action: Callable[..., None], *args: Any
+    def entries_persisted(self, group: int, ticket: int, now_ms: int) -> list[ToNode | GroupEffect]:
+        """What the layer above the group asked for by `PersistEntries` is durable up to this."""
+        return self.step(group, now_ms, Service.persisted, ticket)
+
+    def submit_request(
+        self, group: int, request: requests.Request, now_ms: int
     ) -> list[ToNode | GroupEffect]:
-        """Does something to a group's upper layer within a step of it."""
+        """Takes a user's request; its `Answer` comes in this step or a later one.
+
+        A node that is not to have the shard says who is.
+        """
+        asked = self.record.group(group)
+        if group in self.services and (asked is None or asked.names(self.node)):
+            return self.step(group, now_ms, Service.submit, request)
+        who = None if asked is None else asked.config.voters[0].node
+        answer = requests.Answer(request.id, requests.Status.NOT_LEADER, who, token=request.token)
+        return [GroupEffect(group, 0, answer)]
+
+    def step(
+        self, group: int, now_ms: int, method: Callable[..., None], *args: Any
+    ) -> list[ToNode | GroupEffect]:
+        """Calls a method of the shard's `Service`, `Service.end` say, within a step of the group.
+
+        Nothing happens where there is none.
+        """
         self._now_ms = now_ms
-        found = self.groups.get(group)
-        if found is not None:
-            self._perform(group, found.step(now_ms, action, *args))
+        service = self.services.get(group)
+        if service is not None:
+            self._step(group, method, service, *args)
+        return self._finish()
+
+    def certain(
+        self, group: int, node: int, now_ms: int, *, is_gone: bool = True
+    ) -> list[ToNode | GroupEffect]:
+        """See `Group.certain`: the process with the other node's replica is gone, or is there."""
+        self._now_ms = now_ms
+        if group in self.groups:
+            self._perform(group, self._at(group).certain(node, now_ms, is_gone=is_gone))
+        return self._finish()
+
+    def store_full(self, now_ms: int, *, is_full: bool) -> list[ToNode | GroupEffect]:
+        """See `Group.store_full`, for all groups."""
+        self._now_ms = now_ms
+        for number in list(self.groups):
+            self._perform(number, self._at(number).store_full(now_ms, is_full=is_full))
         return self._finish()
 
     def submit(self, command: Command, now_ms: int) -> list[ToNode | GroupEffect]:
@@ -256,13 +295,27 @@ class Node:
     def _send(self, to: int, message: Any) -> None:
         self._effects.append(ToNode(to, message))
 
+    def _at(self, number: int) -> Group:
+        """The group, after the layer above it was told the time and how things are."""
+        service = self.services.get(number)
+        if service is not None:
+            record = self.record
+            service.at(self._now_ms, self.wall_ms)
+            service.reachable, service.admitted = self.reachable, self.admitted
+            service.epoch = (record.recovery_no, record.epoch)
+            service.members = self._members
+        return self.groups[number]
+
+    def _step(self, number: int, action: Callable[..., None], *args: Any) -> None:
+        self._perform(number, self._at(number).step(self._now_ms, action, *args))
+
     def _perform(self, group: int, effects: Iterable[Effect | Any]) -> None:
         for effect in effects:
             self._effect(group, effect)
 
     def _effect(self, group: int, effect: Any) -> None:
         kind = type(effect)
-        if kind is Send:
+        if kind is Send or kind is SendEntries:
             rno = self.groups[group].header.rno
             self._send(effect.to, Frame(group, rno, effect.message))
         elif kind is JointDone:
@@ -275,12 +328,18 @@ class Node:
         elif kind is Applied:
             self._applied(effect)
         else:
-            self._effects.append(GroupEffect(group, effect))
+            rno = self.groups[group].header.rno
+            self._effects.append(GroupEffect(group, rno, effect))
 
     # Groups
 
     def _open(
-        self, number: int, header: Header, rows: Mapping[str, Row], bad: Iterable[str] = ()
+        self,
+        number: int,
+        header: Header,
+        rows: Mapping[str, Row],
+        bad: Iterable[str] = (),
+        appended: int = 0,
     ) -> None:
         """A group with what is durable of it, or a fresh one."""
 
@@ -291,10 +350,20 @@ class Node:
             group = self.groups.get(number)
             return None if group is None else group.leader
 
-        upper = (
-            RootCommands(emit, leader) if number == ROOT else self._make_upper(number, emit, leader)
-        )
-        self.uppers[number] = upper
+        upper: RootCommands | Service
+        if number == ROOT:
+            upper = self.root = RootCommands(emit, leader)
+        elif number in self.services:
+            upper = self.services[number]
+        else:
+            siblings, period = self._left.pop(number, ({}, 0))
+            upper = self.services[number] = self._make_service(
+                emit,
+                lambda: self.groups[number],
+                shard=number,
+                siblings=siblings,
+                period=period,
+            )
         self.groups[number] = Group(
             self.node,
             number,
@@ -305,14 +374,29 @@ class Node:
             self._now_ms,
             recovery=self.record.recovery_no,
             bad=bad,
+            appended=appended,
+            life=self._nonce,
             config_of=root_config if number == ROOT else None,
         )
 
     def _receive_frame(self, sender: int, frame: Frame) -> None:
-        group = self.groups.get(frame.group)
-        if group is not None:
+        number, message = frame.group, frame.message
+        if type(message) in MESSAGES:
+            self._receive_entries(Replica(sender, frame.rno), number, message)
+        elif number in self.groups:
             replica = Replica(sender, frame.rno)
-            self._perform(frame.group, group.receive(replica, frame.message, self._now_ms))
+            received = self._at(number).receive(replica, message, self._now_ms)  # type: ignore[arg-type]
+            self._perform(number, received)
+
+    def _receive_entries(self, sender: Replica, number: int, message: Any) -> None:
+        """What is said of entries: answers for a shard of which there is no replica here."""
+        if number in self.services:
+            self._step(number, self.services[number].receive, sender, message)
+        elif type(message) is AskEntries and sender.node in self._members:
+            is_known = message.epoch <= (self.record.recovery_no, self.record.epoch)
+            if is_known and not self._left.get(number, ({}, 0))[0]:
+                none = NoEntries(message.ballot, message.number)
+                self._send(sender.node, Frame(number, 0, none))
 
     # The record
 
@@ -324,13 +408,14 @@ class Node:
         if (record.recovery_no, record.epoch) <= (mine.recovery_no, mine.epoch):
             return
         self.record = record
+        self._members = tuple(one.node for one in record.members)
         self._tend()
 
     def _tend(self) -> None:
         """Brings each group to where the record wants it, as far as that is for this node to do."""
         for number in sorted({ROOT, *self.record.groups_naming(self.node), *self.groups}):
             asked = self.record.group(number)
-            if asked is not None:
+            if asked is not None and self._owns(number):
                 self._tend_group(number, asked)
 
     def _tend_group(self, number: int, asked: GroupRecord) -> None:
@@ -338,10 +423,13 @@ class Node:
         mine = max((one for one in asked.replicas if one.node == self.node), default=None)
         if group is not None:
             if number != ROOT:
-                self._perform(number, group.adopt(asked.config, self._now_ms))
+                self._perform(number, self._at(number).adopt(asked.config, self._now_ms))
+            me = group.acceptor.me
+            if group.header.status == "lost" and me in asked.replicas and me not in asked.lost:
+                self._ask(StoreLost(number, me))
             if group.header.status == "pending" and group.acceptor.me in asked.replicas:
                 if group.acceptor.me in asked.formatted:
-                    self._perform(number, group.formatted(self._now_ms))
+                    self._perform(number, self._at(number).formatted(self._now_ms))
                 elif group.is_durable:
                     self._ask(Formatted(number, group.acceptor.me))
                 return
@@ -369,15 +457,16 @@ class Node:
         """This node's root replica leads, and the record is committed: everybody may know."""
         self._root_leader = self.node
         self._adopt(record)
-        for member in record.members:
-            if member.node != self.node:
-                self._send(member.node, RecordIs(record))
+        for node in self._members:
+            if node != self.node or not self._is_whole:
+                self._send(node, RecordIs(record))
+        self._plan_soon()
 
     def _pull(self) -> None:
         """Asks one member after the other for what is newer; repeats questions to the root."""
         for command in list(self._standing.values()):
             self._ask(command)
-        members = [one.node for one in self.record.members if one.node != self.node]
+        members = [node for node in self._members if self._is_elsewhere(node)]
         if members:
             self._pulls += 1
             to = members[self._pulls % len(members)]
@@ -398,25 +487,27 @@ class Node:
         self._asked[self._next_id] = command
         root = self.root
         if root is not None and self.groups[ROOT].leadership is not None:
-            group = self.groups[ROOT]
-            command_id = (self.node, self._next_id)
-            self._perform(ROOT, group.step(self._now_ms, root.submit, command_id, command))
+            self._step(ROOT, root.submit, (self.node, self._next_id), command)
             return
         to = self._root_leader
-        if to is None or to == self.node:
-            names = [one.node for one in self.record.root.config.members if one.node != self.node]
+        if to is None or not self._is_elsewhere(to):
+            members = self.record.root.config.members
+            names = [one.node for one in members if self._is_elsewhere(one.node)]
             if not names:
                 return
             to = names[self._next_id % len(names)]
         self._send(to, RootAsk(self._next_id, command))
+
+    def _is_elsewhere(self, node: int) -> bool:
+        """Whether the root replica of that node, if it has one, is another process's."""
+        return node != self.node or not self._owns(ROOT)
 
     def _receive_ask(self, sender: int, ask: RootAsk) -> None:
         root = self.root
         if root is None:
             self._send(sender, RootTold(ask.id, None, self._root_leader))
             return
-        group = self.groups[ROOT]
-        self._perform(ROOT, group.step(self._now_ms, root.submit, (sender, ask.id), ask.command))
+        self._step(ROOT, root.submit, (sender, ask.id), ask.command)
 
     def _applied(self, applied: Applied) -> None:
         sender, id_ = applied.id
@@ -457,17 +548,28 @@ class Node:
 
     def _report(self, done: Done) -> None:
         """Tells the root leader what it plans by."""
-        if self._root_leader is None or self._root_leader == self.node:
-            self._receive_done(done)
-        for replica in self.record.root.config.members:
-            if replica.node != self.node:
-                self._send(replica.node, done)
+        if self._owns(ROOT):
+            self._reports.done(done)
+            self._plan_soon()
+        self._send_root(done)
 
-    def _receive_done(self, done: Done) -> None:
-        if done.node < 0:
-            self._settled[done.group, done.config] = done.ballot
-        else:
-            self._staged[done.group, done.config, done.node] = None
+    def _send_root(self, message: Done | Leads) -> None:
+        for replica in self.record.root.config.members:
+            if self._is_elsewhere(replica.node):
+                self._send(replica.node, message)
+
+    def _report_leads(self) -> None:
+        """Tells who plans which groups this process leads."""
+        groups = [number for number, one in self.groups.items() if one.leadership is not None]
+        if groups:
+            leads = Leads(self.node, tuple(sorted(groups)))
+            if self._owns(ROOT):
+                self._reports.leads(leads, self._now_ms)
+            self._send_root(leads)
+
+    def _plan_soon(self) -> None:
+        """At the next tick: something has changed that the next steps wait for."""
+        self._planned_ms = self._now_ms - PLAN_MS
 
     def _plan(self) -> None:
         """Orders the next steps, while this node leads the root group."""
@@ -475,13 +577,11 @@ class Node:
         record = None if root is None else root.record
         if record is None:
             return
-        self._forget_done(record)
-        world = World(
-            unreachable=self.unreachable,
-            expired=self.expired,
-            leaders={},
-            staged=frozenset((group, node) for group, _, node in self._staged),
-            settled={group: ballot for (group, _), ballot in self._settled.items()},
+        world = replace(
+            self._reports.world(
+                record, self._now_ms, unreachable=self.unreachable, expired=self.expired
+            ),
+            may_rebalance=self.may_rebalance,
         )
         for step in plan(record, world, self._limits):
             if isinstance(step, Order):
@@ -489,17 +589,7 @@ class Node:
             elif isinstance(step, Transfer):
                 self._send(step.leader, HandOver(step.group, step.to))
 
-    def _forget_done(self, record: Record) -> None:
-        """What was said of configs that are over says nothing any more."""
-
-        def is_current(group: int, number: int) -> bool:
-            found = record.group(group)
-            return found is not None and found.config.number == number
-
-        self._staged = {key: None for key in self._staged if is_current(key[0], key[1])}
-        self._settled = {key: ballot for key, ballot in self._settled.items() if is_current(*key)}
-
     def _hand_over(self, message: HandOver) -> None:
         group = self.groups.get(message.group)
         if group is not None:
-            self._perform(message.group, group.transfer(message.to, self._now_ms))
+            self._perform(message.group, self._at(message.group).transfer(message.to, self._now_ms))

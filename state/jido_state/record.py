@@ -20,9 +20,9 @@ import ormsgpack
 
 from jido_state.codec import CorruptRowError, open_row, seal_row
 from jido_state.dedupe import NO_OPERATIONS, Operations
-from jido_state.dots import NOTHING_SEEN, Actor, Dot, VersionVector
+from jido_state.dots import NOTHING_SEEN, Acting, Actor, Dot, VersionVector
 from jido_state.hlc import NO_STAMP, Stamp
-from jido_state.messages import HAS_OUTBOX, HAS_TIMERS, IS_TOMB
+from jido_state.messages import HAS_ACTED, HAS_OUTBOX, HAS_TIMERS, IS_TOMB
 from jido_state.operations import OpId
 from jido_state.outbox import NO_RECEIPTS, NO_SIGNALS, Outbox, Receipts
 from jido_state.timers import NO_TIMERS, Timers
@@ -31,6 +31,7 @@ from jido_state.versions import NO_BALLOT, NO_VERSION, Ballot, Version
 __all__ = ["Record"]
 
 _LEVELS: Final = ("eventual", "session", "strong")
+_ACTING_FIELDS: Final = len(Acting._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Record:
         outbox: Signals to be delivered.
         receipts: Signals it has taken.
         timers: What is to fire.
+        turns: How many turns have made it what it is, in this life; of lines that were merged the
+            longest counts.
     """
 
     type: str = ""
@@ -72,6 +75,7 @@ class Record:
     outbox: Outbox = NO_SIGNALS
     receipts: Receipts = NO_RECEIPTS
     timers: Timers = NO_TIMERS
+    turns: int = 0
 
     @classmethod
     def blank(cls, *, state: Any = b"", type: str = "", level: str = "eventual") -> Record:
@@ -90,11 +94,16 @@ class Record:
 
     @property
     def flags(self) -> int:
-        """Sum of `HAS_TIMERS`, `HAS_OUTBOX` and `IS_TOMB`, as they apply."""
+        """Sum of `HAS_TIMERS`, `HAS_OUTBOX`, `IS_TOMB` and `HAS_ACTED`, as they apply."""
         flags = IS_TOMB if self.tomb is not None else 0
         if self.timers.by_key:
             flags |= HAS_TIMERS
-        return flags | HAS_OUTBOX if self.outbox.signals else flags
+        if self.outbox.signals:
+            flags |= HAS_OUTBOX
+        for actor in self.merged.numbers:
+            if len(actor) == _ACTING_FIELDS:
+                return flags | HAS_ACTED
+        return flags
 
     def completed(
         self,
@@ -169,6 +178,7 @@ class Record:
             self.outbox,
             self.receipts,
             self.timers if tomb is None else NO_TIMERS,
+            self.turns + 1,
         )
 
     def after(self, before: Record) -> Record:
@@ -212,6 +222,7 @@ class Record:
             self.outbox.to_data(),
             self.receipts.to_data(),
             self.timers.to_data(),
+            self.turns,
         ]
 
     @classmethod
@@ -245,6 +256,7 @@ class Record:
             outbox,
             receipts,
             timers,
+            turns,
         ) = data
         return cls(
             type_,
@@ -262,6 +274,7 @@ class Record:
             Outbox.from_data(outbox),
             Receipts.from_data(receipts),
             Timers.from_data(timers),
+            turns,
         )
 
     def to_bytes(self, shard: int, key: str, version: Version | None = None) -> bytes:

@@ -72,16 +72,13 @@ class Request(NamedTuple):
         key: The agent's id.
         op: Names the operation over all its attempts; None for reads.
         level: "eventual", "session" or "strong": how a read is checked.
-        seen: The session's version of this shard; `NO_VERSION` for none.
-        is_strict: The session forgot versions: it has to be read as strong.
         due_ms: When its time is up, on the node's clock.
         payload: What the shell needs for the turn, not looked into. Of a "signal" an `Arrival`, of
             a "fire" a `Firing`, of a "merge" the entries, of a "fold" the actors, of a "tidy" what
             changes the record.
         ack: All operations of the caller below this number are answered.
         fence: The caller's right to call, when the caller is an agent.
-        token: What the session has seen, instead of `seen` and `is_strict`; comes back with the
-            answer added.
+        token: What the session has seen; comes back with the answer added. None for no session.
         strategy: Of the agent's type: what becomes of it when the network is split.
         accepts_stale: Whether a read had rather a stale answer than none.
     """
@@ -91,8 +88,6 @@ class Request(NamedTuple):
     key: str
     op: OpId | None
     level: str
-    seen: Version
-    is_strict: bool
     due_ms: int
     payload: Any = None
     ack: int = 0
@@ -144,8 +139,6 @@ class OwnWork(NamedTuple):
             self.key,
             op,
             "eventual",
-            NO_VERSION,
-            is_strict=False,
             due_ms=NEVER_MS,
             payload=payload,
         )

@@ -4,7 +4,7 @@ Theory. The layer above a group. Each request goes one of few ways, by `levels.p
 operations, to those of a replica that acts, to a stale copy, or back. Beside that it does what
 nobody asks for: it offers entries and merges them, fires timers, delivers signals.
 
-The driver's duties, beside those of `Group`:
+The driver's duties, beside those of `Group`; `Node` does the first, the third and the last:
 
 1. Every call is made within `Group.step`, after `at` has told the time; also those of messages.
 2. `PersistEntries` effects become durable in the order of their tickets, each whole; then
@@ -13,8 +13,9 @@ The driver's duties, beside those of `Group`:
    `AskEntries` answers `NoEntries` if none of the shard's entries are in its stores.
 4. `RunTurn`, `RunMerge`, `Deliver` and `DeadLetter` are each followed by what they ask for, some
    time, or by the end of the process.
-5. `reachable`, `members` and `admitted` are kept as the failure detector and the root group have
-   them. Safety does not depend on them.
+5. `reachable` and `admitted` are kept as the failure detector has them: safety does not depend on
+   them.
+6. `members` and `epoch` are those of the newest committed record that the node knows.
 """
 
 from collections import deque
@@ -79,7 +80,8 @@ class Service:
 
     Attributes:
         reachable: Nodes with which this one has contact both ways.
-        members: See `Healing.members`.
+        members: See `Healing.members`; nothing is heard of anybody else.
+        epoch: See `Healing.epoch`.
         admitted: The strategies under which this node may serve users now.
     """
 
@@ -109,6 +111,7 @@ class Service:
         self.now_ms = 0
         self.reachable: frozenset[int] = frozenset()
         self.members: tuple[int, ...] = ()
+        self.epoch = (0, 0)
         self.admitted: frozenset[Strategy] = frozenset(Strategy)
         self.entries = Entries(
             emit,
@@ -286,6 +289,8 @@ class Service:
 
     def _receive(self, sender: Replica, message: Message) -> None:
         node = sender.node
+        if self.members and node not in self.members:
+            return  # what it holds was given up: actors may have been folded without it
         if isinstance(message, Put):
             if self._group().acceptor.is_voter():
                 self.entries.receive_put(node, message)
@@ -297,7 +302,8 @@ class Service:
             if self.entries.cover(message.key, message.merged):
                 self.acting.covered()
         elif isinstance(message, AskEntries):
-            if not self.acting.is_acting and self.healing.holds(message.rows):
+            is_known = message.epoch <= self.epoch
+            if is_known and not self.acting.is_acting and self.healing.holds(message.rows):
                 self._driver(SendEntries(node, NoEntries(message.ballot, message.number)))
         else:
             self.healing.receive_none(node, message)
@@ -313,7 +319,7 @@ class Service:
     def _tick(self) -> None:
         group = self._group()
         self.turns.tick()
-        self.healing.members = self.members
+        self.healing.members, self.healing.epoch = self.members, self.epoch
         voters = group.config.voters
         others = [one.node for one in voters if one.node in self.reachable]
         self.acting.others = tuple(node for node in others if node != group.node)
@@ -323,8 +329,11 @@ class Service:
             if group.leadership is None and group.leader is not None:
                 self.entries.offer([group.leader])
         elif not self._may_act:
+            if self.acting.is_acting:
+                self.acting.stop(None)
             # Nobody tells a replica that was removed who leads.
-            self.entries.offer(one.node for one in group.config.members)
+            members = group.config.members
+            self.entries.offer(one.node for one in members if one.node != group.node)
         else:
             first = self._first()
             if first != group.node and self.acting.is_acting:

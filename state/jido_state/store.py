@@ -83,7 +83,10 @@ class Commit(Enum):
     DURABLE = "durable"
     """It survives whatever the disk survives."""
     FULL = "full"
-    """The disk had no room: the batch was rolled back, and can no longer be read."""
+    """The disk had no room: the batch was rolled back, and can no longer be read.
+
+    So was everything that was appended after it, until its process has heard of this.
+    """
 
 
 Listener = Callable[[int, Commit], None]

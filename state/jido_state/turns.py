@@ -32,7 +32,7 @@ from jido_state.requests import (
 from jido_state.session import Trust
 from jido_state.versions import NO_BALLOT, Version
 
-__all__ = ["Answer", "Commit", "Request", "RunTurn", "Status", "Turns"]
+__all__ = ["Turns"]
 
 _OWN: Final = ("merge", "tidy", "fold")  # a leader's own work: it changes what no handler decides
 
@@ -140,11 +140,8 @@ class Turns:
     # Reads
 
     def _submit_read(self, leadership: Leadership, request: Request) -> None:
-        if request.level == "strong" or request.is_strict:
+        if request.level == "strong":
             leadership.confirm(request)
-        elif request.seen[:4] > leadership.ballot and request.level == "session":
-            # It has seen what this leader has not: somebody else leads.
-            self._answer(request, Status.NOT_LEADER)
         else:
             self._read(leadership, request)
 
@@ -182,17 +179,13 @@ class Turns:
                 leadership.make_ready(key)
                 return
             request = queue[0]
-            if request.seen[:4] > leadership.ballot:
-                queue.popleft()
-                self._answer(request, Status.NOT_LEADER)
-                continue
             row = leadership.view.get(key)
             if request.token is not None and self._must_wait(
                 request, self._trust(leadership, request, row)
             ):
                 queue.popleft()
                 continue
-            refusal = self._refusal(request, row)
+            refusal = self._refusal(leadership, request, row)
             if refusal is None:
                 queue.popleft()
                 self._begin(leadership, request, row)
@@ -236,7 +229,7 @@ class Turns:
             self._asked.add(key)
             leadership.confirm(key)
 
-    def _refusal(self, request: Request, row: Row | None) -> Answer | None:
+    def _refusal(self, leadership: Leadership, request: Request, row: Row | None) -> Answer | None:
         """Why the turn is not to be run: it has been, or it cannot be."""
         record: Record | None = None if row is None else row.content
         if request.kind in _OWN:
@@ -255,8 +248,10 @@ class Turns:
                 window_ms=self._window_ms,
             )
             if isinstance(found, Hit):
-                # The row's version, not the record's: leaders between the two never saw it.
-                return Answer(request.id, Status.OK, found.result, row.version)
+                # Not the record's version: leaders between it and the row's never saw it. And
+                # at least of this ballot: the one that wrote the row may not know it committed.
+                seen = max(row.version, leadership.ballot.version(0))
+                return Answer(request.id, Status.OK, found.result, seen)
             if not isinstance(found, Fresh):
                 return Answer(request.id, REFUSED[type(found)])
         is_alive = record is not None and not record.is_tomb

@@ -5,7 +5,9 @@ counted as part of a quorum that it never was in. So when a follower's tree diff
 the leaves that differ, and writes again. A tombstone may go once no late message can bring back
 what it hides: when every replica of a simple config holds exactly it, and has promised a ballot
 later than the one it was written under. Then late ACCEPTs of the key's earlier life are refused
-everywhere, by promise and not by clock.
+everywhere, by promise and not by clock. It also has to be done with: no signal of its agent is left
+to deliver, and no turn without a quorum is named in it whose entry might still come from somewhere,
+find nothing that has seen it, and bring the agent back.
 *Source*: riak_ensemble (trees); Riak's note on reaping while fallbacks are in use.
 """
 
@@ -98,7 +100,7 @@ class Reaping:
     def _may_go(self, key: str) -> bool:
         row = self._leadership.view[key]
         return (
-            bool(row.flags & IS_TOMB)
+            row.flags == IS_TOMB
             and row.tomb < self._leadership.ballot
             and self._leadership.is_ready(key)
             and not self._leadership.has_turn(key)

@@ -18,6 +18,7 @@ __all__ = ["Edit", "Mutant", "StaleMutantError", "broken", "play"]
 
 _OURS: Final = ("jido_state", "jido_placement")
 _SCHEDULES: Final = "tests.simulation."
+_TELLERS: Final = (_SCHEDULES + "script", _SCHEDULES + "sch", "tests.state.acting_script")
 
 
 class StaleMutantError(Exception):
@@ -83,9 +84,7 @@ class _Finder(MetaPathFinder):
 
 
 def _is_ours(name: str) -> bool:
-    return name.split(".", maxsplit=1)[0] in _OURS or name.startswith(
-        (_SCHEDULES + "script", _SCHEDULES + "sch")
-    )
+    return name.split(".", maxsplit=1)[0] in _OURS or name.startswith(_TELLERS)
 
 
 @contextmanager

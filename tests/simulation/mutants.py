@@ -17,8 +17,11 @@ def _one(name: str, rule: str, schedule: str, module: str, before: str, after: s
 
 
 _ACCEPTOR: Final = "jido_state.acceptor"
+_APPENDS: Final = "jido_state.appends"
+_GROUP: Final = "jido_state.group"
 _ELECTION: Final = "jido_state.election"
 _LEADERSHIP: Final = "jido_state.leadership"
+_ROUNDS: Final = "jido_state.rounds"
 _UPKEEP: Final = "jido_state.upkeep"
 _TURNS: Final = "jido_state.turns"
 _MACHINE: Final = "jido_state.simulation.machine"
@@ -111,7 +114,7 @@ MUTANTS: Final = (
         "read joins a CONFIRM round in flight",
         "1.8: a read is served by a round that began after it came",
         "schedules_leaders:a_read_waits_for_the_next_round",
-        _LEADERSHIP,
+        _ROUNDS,
         "        self._next_reads.append(read)\n",
         "        (self._next_reads if self._round is None else self._round.reads).append(read)\n",
     ),
@@ -135,13 +138,13 @@ MUTANTS: Final = (
                 "            self._seat.acceptor.copy(replica, Copy(number, 0))\n",
             ),
             Edit(
-                "jido_state.group",
-                '        if self.header.status == "learner" and message.start ==',
-                '        if self.header.status == "voter":\n'
+                "jido_state.learning",
+                '        if acceptor.header.status == "learner" and message.start ==',
+                '        if acceptor.header.status == "voter":\n'
                 "            for key, row in message.rows:\n"
-                "                mine = self.acceptor.rows.get(key)\n"
+                "                mine = acceptor.rows.get(key)\n"
                 "                if mine is None or mine.version < row.version:\n"
-                "                    self.acceptor.put(key, row)\n"
+                "                    acceptor.put(key, row)\n"
                 "        elif message.start ==",
             ),
         ),
@@ -177,9 +180,9 @@ MUTANTS: Final = (
                 "        if False:\n",
             ),
             Edit(
-                _MACHINE,
-                "                Change(Table.RECORD, shard, None),\n                Change(",
-                "                Change(",
+                "jido_state.group",
+                "        self._journal.clear_rows()\n        self._journal.write_header(",
+                "        self._journal.write_header(",
             ),
             Edit(
                 _MACHINE,
@@ -215,8 +218,8 @@ MUTANTS: Final = (
         "I6: an answer implies a quorum of durable acks",
         "schedules_leaders:an_ack_is_durable",
         _ACCEPTOR,
-        "            self._journal.send_when_durable(sender.node, Accepted(",
-        "            self._journal.send(sender.node, Accepted(",
+        "            self._journal.when_durable(self._ack, ",
+        "            self._ack(",
     ),
     _one(
         "accepts below its promise",
@@ -249,8 +252,8 @@ MUTANTS: Final = (
         "1.8: a strong read needs a round",
         "schedules_leaders:a_deposed_leader_reads_nothing",
         _TURNS,
-        '        if request.level == "strong" or request.is_strict:\n',
-        "        if request.is_strict:\n",
+        '        if request.level == "strong":\n',
+        "        if False:\n",
     ),
     _one(
         "op ids are not remembered",
@@ -285,12 +288,28 @@ MUTANTS: Final = (
         "            ",
     ),
     _one(
+        "tombstone reaped with undelivered signals",
+        "1.11: nothing is left to be done by a tombstone that goes",
+        "schedules_splits:a_tombstone_delivers_its_signals",
+        _UPKEEP,
+        "            row.flags == IS_TOMB\n",
+        "            row.flags & ~2 == IS_TOMB\n",
+    ),
+    _one(
+        "tombstone reaped while entries may come",
+        "1.12: an actor leaves the record when nobody holds its entries",
+        "schedules_splits:a_tombstone_waits_for_entries",
+        _UPKEEP,
+        "            row.flags == IS_TOMB\n",
+        "            row.flags & ~8 == IS_TOMB\n",
+    ),
+    _one(
         "session token ignored",
         "1.8: a newer token makes a leader refuse",
         "schedules_leaders:a_session_sees_its_own_writes",
         _TURNS,
-        '        elif request.seen[:4] > leadership.ballot and request.level == "session":\n',
-        "        elif False:\n",
+        '        if token is None or request.level == "eventual":\n',
+        "        if True:\n",
     ),
     # Our own
     _one(
@@ -298,8 +317,16 @@ MUTANTS: Final = (
         "1.8: the session has seen what its answer rests on",
         "schedules_records:a_repeated_answer_is_as_new_as_its_row",
         _TURNS,
-        "                return Answer(request.id, Status.OK, found.result, row.version)\n",
-        "                return Answer(request.id, Status.OK, found.result, record.version)\n",
+        "                seen = max(row.version, leadership.ballot.version(0))\n",
+        "                seen = record.version\n",
+    ),
+    _one(
+        "answer names a version of another leader",
+        "1.8: who wrote it may lead yet, and not know that it is committed",
+        "schedules_records:a_repeated_answer_is_of_its_leader",
+        _TURNS,
+        "                seen = max(row.version, leadership.ballot.version(0))\n",
+        "                seen = row.version\n",
     ),
     _one(
         "own ack before it is durable",
@@ -364,6 +391,30 @@ MUTANTS: Final = (
         _MACHINE,
         "        if pair == life.boot:\n",
         "        if True:\n",
+    ),
+    _one(
+        "store that was set back votes",
+        "finding 4: peers remember how much a store had written",
+        "schedules_replicas:a_store_that_was_set_back_is_lost",
+        _APPENDS,
+        "                is_there = False\n",
+        "                is_there = True\n",
+    ),
+    _one(
+        "store that was set back acks before it is checked",
+        "finding 4: who may remember is heard first",
+        "schedules_replicas:a_store_is_checked_before_it_acks",
+        _GROUP,
+        "        self._is_checked = life == 0 or appended == 0\n",
+        "        self._is_checked = True\n",
+    ),
+    _one(
+        "what a full disk refused is forgotten",
+        "I6: durable means in order, and whole",
+        "schedules_replicas:what_a_full_disk_refused_is_written_again",
+        _MACHINE,
+        "            self._refused(place)\n            return\n",
+        "            tickets.clear()\n            return\n",
     ),
     _one(
         "store file without a lock",

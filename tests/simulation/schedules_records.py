@@ -1,6 +1,6 @@
 """Schedules about the life of a record: op ids, tombstones, and what an answer rests on."""
 
-from jido_state.messages import Accept, Read
+from jido_state.messages import Accept, Accepted, Read
 from jido_state.simulation.machine import Told
 from tests.simulation.script import Script
 
@@ -122,4 +122,22 @@ def a_repeated_answer_is_as_new_as_its_row() -> None:
     script.elect(0)
     script.again(write, 0, ms=50)
     script.call(1, "read", level="session", session="s")
+    script.judge()
+
+
+def a_repeated_answer_is_of_its_leader() -> None:
+    """A leader does not hear that its write is on a quorum; the next one answers for it.
+
+    The row still has the version of the leader that is deposed and does not know. If the answer
+    named that version, that leader would think that it has seen everything the session has.
+    """
+    script = _led()
+    script.call(0, "spawn", 0, level="session")
+    script.hold(Accepted, target=0)
+    write = script.call(0, "add", 1, level="session", session="s")
+    script.alone(0)
+    script.gone(0)
+    script.elect(1)
+    script.again(write, 1, ms=50)
+    script.call(0, "read", level="session", session="s")
     script.judge()

@@ -1,6 +1,6 @@
 """Schedules about what a replica is: lost and old stores, removal, images, second processes."""
 
-from jido_state.messages import Accept, Copied, List, Prevote
+from jido_state.messages import Accept, Copied, Heartbeat, List, Prevote
 from jido_state.simulation.authority import AUTHORITY, Boot, Configs, Report
 from jido_state.simulation.cluster import TWINS
 from jido_state.simulation.disk import SimDisk
@@ -233,6 +233,51 @@ def a_file_has_one_process() -> None:
     script.heal()
     script.alone(2)
     script.call(0, "add", 10)
+    script.judge()
+
+
+def a_store_that_was_set_back_is_lost() -> None:
+    """One of the two that acknowledged a write forgets it; the other one is away."""
+    script = _agent_on_two(2)
+    image = script.image(1)
+    script.call(0, "add", 1)
+    script.run(400)
+    script.set_back(1, image)
+    script.crash(0)
+    script.start(1)
+    script.run(6_000)
+    script.call(1, "read", ms=100)
+    script.call(2, "read", ms=100)
+    script.judge()
+
+
+def a_store_is_checked_before_it_acks() -> None:
+    """A deposed leader finds the replica that deposed it with a store from before that."""
+    script = Script()
+    script.elect(0)
+    script.call(0, "spawn", 0)
+    image = script.image(1)
+    script.alone(0)
+    script.gone(0)
+    script.elect(2)
+    script.call(2, "add", 1, ms=500)
+    script.set_back(1, image)
+    script.heal()
+    script.alone(2)
+    script.hold(Heartbeat, 0, 1)
+    script.start(1)
+    script.call(0, "add", 10)
+    script.judge()
+
+
+def what_a_full_disk_refused_is_written_again() -> None:
+    """A write meets a full disk; a later one does not."""
+    script = _agent_on_two(2)
+    script.full(1)
+    first = script.call(0, "add", 1)
+    script.full(1, is_full=False)
+    script.call(0, "spawn", 1, key="j")
+    script.until(lambda: first.is_ok, "the first write is acknowledged")
     script.judge()
 
 

@@ -13,6 +13,8 @@ from jido_placement.config import GroupConfig, Replica
 from jido_state.checking.linearizability import Outcome, check_linearizable
 from jido_state.checking.sessions import Sight, check_sessions
 from jido_state.operations import OpId
+from jido_state.requests import Answer, Request, Status
+from jido_state.session import Token
 from jido_state.simulation.clients import CLIENTS
 from jido_state.simulation.cluster import Cluster
 from jido_state.simulation.disk import DiskFaults
@@ -22,7 +24,6 @@ from jido_state.simulation.network import NetworkFaults
 from jido_state.simulation.partitions import two_way
 from jido_state.simulation.swarm import Swarm, stream
 from jido_state.simulation.watch import UnsafeError
-from jido_state.turns import Answer, Request, Status
 from jido_state.versions import NO_VERSION, Version
 
 __all__ = ["Call", "Hold", "Script", "ScriptError"]
@@ -254,6 +255,19 @@ class Script:
             file.lose()
         self.machines[node].start()
 
+    def set_back(self, node: int, image: Directory) -> None:
+        """The node's store files are as they were; the rest of its directory is not."""
+        self.crash(node, power=True)
+        files = self.machines[node].directory.files
+        for file, old in zip(files, image.files, strict=True):
+            file.set_back(old)
+        self.cluster.watch.set_back(node)
+
+    def full(self, node: int, *, is_full: bool = True) -> None:
+        """The node's disk has no room, or some again."""
+        for file in self.machines[node].directory.files:
+            file.is_full = is_full
+
     def stall(self, node: int) -> None:
         """No write of the node becomes durable any more."""
         for file in self.machines[node].directory.files:
@@ -340,15 +354,17 @@ class Script:
         """Asks a node, and waits this long for an answer."""
         number = self.cluster.history.call(0, key, op, arg, self.scheduler.now_us)
         self._ops += 1
-        seen = self._seen.get(session, NO_VERSION)
+        token = self._token(session) if level == "session" else None
         op_id = None if op == "read" else OpId("test", self._ops)
         kind = _KINDS.get(op, "call")
-        request = Request(
-            (), kind, key, op_id, level, seen, is_strict=False, due_ms=0, payload=(op, arg)
-        )
+        request = Request((), kind, key, op_id, level, due_ms=0, payload=(op, arg), token=token)
         call = self._calls[number] = Call(number, request, session)
         self.again(call, node, ms)
         return call
+
+    def _token(self, session: str) -> Token:
+        seen = self._seen.get(session)
+        return Token("sim", 0) if seen is None else Token("sim", 0).saw(0, seen)
 
     def again(self, call: Call, node: int, ms: int = 20) -> None:
         """Another attempt of the same call."""

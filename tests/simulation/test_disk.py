@@ -261,24 +261,45 @@ def test_a_closed_store_takes_nothing() -> None:
 
 
 def test_a_full_disk_rolls_back_and_the_process_goes_on() -> None:
-    """The batch can no longer be read; what came after it stays, and is durable with room."""
+    """The batch can no longer be read, nor what came after it; what comes later is durable."""
     machine = Machine()
     machine.write("a", b"old")
     machine.disk.is_full = True
-    refused = machine.store.append([put("a", b"new"), put("b")])
-    kept = machine.store.append([put("c")])
+    machine.store.append([put("a", b"new"), put("b")])
+    refused = machine.store.append([put("c")])
     assert machine.store.get(RECORD, 1, "a") == b"new"
     machine.scheduler.run(machine.scheduler.now_us + 700, stop=lambda: len(machine.told) == 2)
     machine.disk.is_full = False
     machine.settle()
-    assert machine.told[1:] == [(refused, Commit.FULL), (kept, Commit.DURABLE)]
+    assert machine.told[1:] == [(refused, Commit.FULL)]
     assert machine.store.get(RECORD, 1, "a") == b"old"
-    assert machine.keys() == ["a", "c"]
+    assert machine.keys() == ["a"]
     assert machine.disk.statistics().full == 1
-    machine.disk.is_full = True
-    again = machine.store.append([put("d")])
+    kept = machine.store.append([put("d")])
     machine.settle()
-    assert machine.store.append([put("e")]) > again
+    assert machine.told[2:] == [(kept, Commit.DURABLE)]
+    assert machine.keys() == ["a", "d"]
+    machine.disk.is_full = True
+    again = machine.store.append([put("e")])
+    machine.settle()
+    assert machine.store.append([put("f")]) > again
+
+
+def test_nothing_is_durable_before_a_process_hears_of_a_full_disk() -> None:
+    """A paused one appended more while there was no room; by when it hears there is some."""
+    machine = Machine()
+    machine.disk.is_full = True
+    machine.store.append([put("a")])
+    machine.scheduler.pause(machine.disk.node)
+    machine.settle()
+    machine.disk.is_full = False
+    last = machine.store.append([put("b")])
+    machine.settle()
+    assert machine.told == []
+    machine.scheduler.resume(machine.disk.node)
+    machine.settle()
+    assert machine.told == [(last, Commit.FULL)]
+    assert machine.keys() == []
 
 
 def test_an_fsync_error_ends_the_process() -> None:
@@ -464,6 +485,27 @@ def test_a_clone_is_the_disk_as_it_was() -> None:
     lost: SimDisk[bytes] = SimDisk(machine.scheduler, Random(1), 3)
     lost.lose()
     assert lost.clone(Random(1)).is_lost
+
+
+def test_a_file_that_is_set_back_has_forgotten() -> None:
+    """Rows and counter; what is written then has the numbers of what was forgotten."""
+    machine = Machine()
+    machine.write("a")
+    image = machine.disk.clone(Random(2))
+    machine.write("b")
+    with pytest.raises(StoreLockedError):
+        machine.disk.set_back(image)
+    before = machine.store.durable
+    machine.crash()
+    machine.disk.set_back(image)
+    machine.start()
+    assert machine.keys() == ["a"]
+    assert machine.store.durable < before
+    machine.write("c")
+    machine.crash(power=True)
+    machine.disk.set_back(image)
+    machine.start()
+    assert machine.keys() == ["a"], "the image has gone on"
 
 
 def test_two_runs_of_a_seed_are_the_same() -> None:

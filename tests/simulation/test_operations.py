@@ -7,8 +7,10 @@ import pytest
 from jido_state.messages import Accepted, Confirm, Confirmed, HeartbeatAck, Nack
 from jido_state.operations import CallerFence, OpId
 from jido_state.record import Record
-from jido_state.turns import Answer, Commit, Request, RunTurn, Status, Turns
-from jido_state.versions import NO_VERSION, Ballot, Version
+from jido_state.requests import Answer, Commit, Request, RunTurn, Status
+from jido_state.session import Token
+from jido_state.turns import Turns
+from jido_state.versions import Ballot, Version
 from tests.simulation.replicas import B, One
 
 
@@ -31,7 +33,7 @@ class Shard:
         """Asks; returns the number of the request."""
         op = None if kind == "read" else OpId("c", n)
         due_ms = self.one.now_ms + 1_000
-        request = Request(n, kind, "k", op, "strong", NO_VERSION, is_strict=False, due_ms=due_ms)
+        request = Request(n, kind, "k", op, "strong", due_ms=due_ms)
         request = request._replace(**fields)
         self.one._take(self.one.group.step(self.one.now_ms, self.turns.submit, request))
         return n
@@ -214,7 +216,7 @@ def test_who_does_not_lead_says_who_does() -> None:
     said: list[Any] = []
     turns = Turns(said.append, lambda: 2)
     op = OpId("c", 1)
-    turns.submit(Request(1, "call", "k", op, "strong", NO_VERSION, is_strict=False, due_ms=0))
+    turns.submit(Request(1, "call", "k", op, "strong", due_ms=0))
     assert (said[0].status, said[0].value) == (Status.NOT_LEADER, 2)
     shard = Shard()
     shard.one.do("transfer", 1)
@@ -244,10 +246,10 @@ def test_when_it_stops_what_waits_did_not_run_and_what_is_written_is_unknown() -
 def test_a_session_that_has_seen_more_goes_elsewhere() -> None:
     """Reads and writes; at level "eventual" the leader's state will do for reads."""
     shard = Shard()
-    newer = Version(0, 1, 99, 1, 1)
-    shard.submit("read", 1, level="session", seen=newer)
-    shard.submit("call", 2, level="session", seen=newer)
-    shard.submit("read", 3, level="eventual", seen=newer)
+    newer = Token("sim", 0).saw(0, Version(0, 1, 99, 1, 1))
+    shard.submit("read", 1, level="session", token=newer)
+    shard.submit("call", 2, level="session", token=newer)
+    shard.submit("read", 3, level="eventual", token=newer)
     assert shard.answers == [(1, Status.NOT_LEADER), (2, Status.NOT_LEADER), (3, Status.OK)]
 
 

@@ -73,6 +73,44 @@ def test_without_faults_everything_is_acknowledged() -> None:
     assert result.faults == {}
 
 
+def calm(seed: int, *faults: str) -> Swarm:
+    """The configuration of a seed with three replicas, a sound network, and these faults."""
+    drawn = Swarm.draw(seed)
+    return replace(
+        drawn,
+        faults=tuple((fault, 1.0) for fault in faults),
+        fault_us=1_000_000,
+        replicas=3,
+        nodes=3,
+        network=replace(drawn.network, loss=0.0, hold=0.0, mean_us=500, least_us=100),
+        disk=replace(drawn.disk, latency_us=400, stall_rate=0.0, sync_error_rate=0.0),
+    )
+
+
+@pytest.mark.slow
+def test_stores_that_are_set_back_are_lost_and_replaced() -> None:
+    """Nothing that was acknowledged is forgotten, though others are cut off or late meanwhile."""
+    replaced = 0
+    for seed in range(12):
+        cluster = Cluster(calm(seed, "set_back", "cut", "depose", "slow"))
+        assert cluster.run().failure == "", seed
+        replaced += len(cluster.authority.lost)
+    assert replaced > 10
+
+
+@pytest.mark.slow
+def test_full_disks_only_make_it_slow() -> None:
+    """No process ends for it, and what was refused is there in the end."""
+    refused = 0
+    for seed in range(12):
+        cluster = Cluster(calm(seed, "disk_full"))
+        assert cluster.run().failure == "", seed
+        files = [f for machine in cluster.machines.values() for f in machine.directory.files]
+        refused += sum(file.statistics().full for file in files)
+        assert sum(file.statistics().lost for file in files) == 0
+    assert refused > 50
+
+
 def test_histories_can_be_judged_outside() -> None:
     """What is written is what was seen, one operation a line."""
     result = simulate(3)

@@ -1,10 +1,12 @@
 """Schedules of splits: each shows what one rule is for, and fails where that rule is broken."""
 
+from jido_placement.config import GroupConfig, Replica
 from jido_placement.policies import Strategy
 from jido_state.entries import Cover, Put, PutAck
 from jido_state.messages import Accept, Heartbeat
 from jido_state.operations import OpId
 from jido_state.requests import Status
+from jido_state.service import Service
 from jido_state.session import Token
 from jido_state.simulation.acting_agents import LINE, Bag, Work, line_of, names_of
 from jido_state.simulation.partitions import two_way
@@ -469,6 +471,79 @@ def an_actor_is_folded_when_nobody_holds_its_entries() -> None:
     script.heal()
     must(not [a for a in script.record().merged.numbers if len(a) == 3], "it is not folded")
     must(script.names() == {"born": 1, "apart": 1}, script.names())
+
+
+def who_was_removed_brings_nothing_back() -> None:
+    """It has seen an actor that was folded since, whose turns would now be counted twice."""
+    script = made(5)
+    script.cut([0, 1, 2], [3], [4])
+    script.ok(3, name="folded")
+    script.network.mend(two_way([3], [4]))
+    script.until(lambda: script.held(4) == {"k": 1})
+    script.network.cut(two_way([3], [4]))
+    script.run(4_000)
+    script.ok(4, name="given up")
+    _remove(script, 4)
+    script.network.mend(two_way([0, 1, 2], [3]))
+    script.until(lambda: "folded" in script.names() and not _acted(script))
+    script.network.heal(script.network.faults)
+    script.until(lambda: script.nodes[4].replica.header.status == "removed")
+    script.run(10_000)
+    must(script.held(4), "it was taken from who was removed")
+    must(script.names() == {"born": 1, "folded": 1}, script.names())
+
+
+def who_has_not_heard_of_a_removal_is_waited_for() -> None:
+    """It would take entries from who was removed, and merge them when it leads."""
+    script = made(5)
+    script.cut([0, 1, 2, 3], [4])
+    script.ok(4, name="apart")
+    script.network.heal(script.network.faults)
+    script.until(lambda: not script.held(4))
+    _remove(script, 4)
+    _service(script, 1).epoch = (0, 0)
+    script.run(10_000)
+    must(_acted(script), "the actor was folded although node 1 goes by an older record")
+    _service(script, 1).epoch = (0, 1)
+    script.until(lambda: not _acted(script))
+
+
+def a_replica_that_is_removed_while_it_acts_stops() -> None:
+    """What has not begun is no deed of it; and it must be able to say that it holds no entries."""
+    script = made()
+    script.cut([0, 2], [1])
+    disk = script.nodes[1].disk
+    disk.faults = type(disk.faults)(latency_us=600_000)
+    waiting = script.send(1, "call", work=Work("mark", "waits"))
+    script.run(20)
+    node = script.nodes[1]
+    node._perform(node.replica.adopt(GroupConfig(2, _replicas(0, 2)), node.now_ms()))
+    must(script.answer(waiting).status is Status.NOT_LEADER, script.answer(waiting))
+    must(not _service(script, 1).acting.is_acting, "it still acts")
+
+
+def _replicas(*nodes: int) -> tuple[Replica, ...]:
+    return tuple(Replica(node, node + 1) for node in nodes)
+
+
+def _service(script: Script, node: int) -> Service:
+    service = script.nodes[node].service
+    assert service is not None
+    return service
+
+
+def _acted(script: Script) -> list[object]:
+    """The actors of acting periods that the agent's record names."""
+    return [actor for actor in script.record().merged.numbers if len(actor) == 3]
+
+
+def _remove(script: Script, node: int) -> None:
+    """All but the node itself go by a record without it."""
+    others = [one for one in range(script.size) if one != node]
+    for one in others:
+        service, here = _service(script, one), script.nodes[one]
+        service.members, service.epoch = tuple(others), (0, 1)
+        here._perform(here.replica.adopt(GroupConfig(2, _replicas(*others)), here.now_ms()))
 
 
 def an_entry_that_was_away_is_not_folded() -> None:

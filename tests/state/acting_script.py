@@ -10,11 +10,12 @@ from jido_state.requests import Answer, Request, Status
 from jido_state.session import Token
 from jido_state.simulation.acting import Node, Split
 from jido_state.simulation.acting_agents import BAG, Bag, Work, names_of
-from jido_state.simulation.acting_clients import CLIENTS, Ask
+from jido_state.simulation.acting_judge import judge_answer
+from jido_state.simulation.clients import CLIENTS
+from jido_state.simulation.machine import Ask
 from jido_state.simulation.network import Network, NetworkFaults
 from jido_state.simulation.partitions import two_way
 from jido_state.simulation.swarm import stream
-from jido_state.versions import NO_VERSION
 
 ADDRESS = CLIENTS + 99
 
@@ -63,8 +64,9 @@ class Script(Split):
     def answered(self, node: Node, answer: Answer) -> None:
         if answer.id[0] == ADDRESS:
             self._answers[answer.id] = answer
-            if answer.is_partitioned and isinstance(answer.value, tuple):
-                self.check_durable(self._keys[answer.id], answer)
+            # That nothing is there it may say of what has ended there: tests see to that.
+            key = self._keys[answer.id]
+            self.ledger.problems += judge_answer(self.ledger, key, answer, may_end=True)
         else:
             super().answered(node, answer)
 
@@ -136,15 +138,13 @@ class Script(Split):
             key,
             op,
             level,
-            NO_VERSION,
-            is_strict=False,
             due_ms=0,
             payload=work,
             token=token,
             strategy=strategy,
             accepts_stale=accepts_stale,
         )
-        self.nodes[node].receive(ADDRESS, Ask(request, left_ms))
+        self.nodes[node].receive(ADDRESS, Ask(0, request, self.scheduler.now_us, left_ms))
         return name
 
     def answer(self, name: tuple[Any, ...]) -> Answer:

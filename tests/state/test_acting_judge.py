@@ -1,18 +1,21 @@
 """The judge of splits finds each thing that must not be."""
 
+from dataclasses import replace
 from typing import Any
 
 import ormsgpack
 import pytest
 
-from jido_state.dots import Dot
+from jido_state.divergence import Entry, Siblings
+from jido_state.dots import NOTHING_SEEN, Dot
 from jido_state.merge import Conflict, Reason
+from jido_state.outbox import NO_SIGNALS, Outbox
 from jido_state.record import Record
 from jido_state.requests import Answer, Request, Status
 from jido_state.simulation.acting_agents import BAG, LINE, Bag, Ledger, Work
 from jido_state.simulation.acting_clients import Call
-from jido_state.simulation.acting_judge import judge
-from jido_state.timers import Timer
+from jido_state.simulation.acting_judge import forgive, judge, judge_answer, restless_record
+from jido_state.timers import Timer, Timers
 from jido_state.versions import NO_BALLOT, NO_VERSION
 
 AGENTS = (("bag", BAG, "eventual"), ("line", LINE, "eventual"))
@@ -38,7 +41,7 @@ def line(*marks: str) -> Record:
 
 
 def call(key: str, what: str, name: str, arg: Any = None, *, value: Any = True) -> Call:
-    request = Request(1, "call", key, None, "eventual", NO_VERSION, is_strict=False, due_ms=0)
+    request = Request(1, "call", key, None, "eventual", due_ms=0)
     made = Call(1, request, Work(what, name, arg), 0)
     made.answer = Answer(1, Status.OK, (value, ONE))
     return made
@@ -124,3 +127,58 @@ def test_calls_of_unknown_outcome_may_or_may_not_have_taken_effect() -> None:
     assert "a took effect" in found(
         {"bag": bag(mark("b"), mark("a"), mark("a", TWO))}, doubtful, made
     )
+
+
+APART: Dot = (1, 1, 1, 1)
+
+
+def left() -> Siblings:
+    record = replace(bag(mark("a", APART)), merged=NOTHING_SEEN.add(APART))
+    added = Siblings().add(Entry(APART, NO_VERSION, record))
+    assert isinstance(added, Siblings)
+    return added
+
+
+def test_what_only_a_removed_member_holds_may_be_missing() -> None:
+    """Its calls are as those that were never answered; others are not forgiven."""
+    mine, other, read = (call("bag", "mark", name) for name in ("a", "b", "c"))
+    mine.answer = Answer(1, Status.OK, (True, APART))
+    read.work = None
+    forgive([mine, other, read], "line", left())
+    assert mine.is_ok
+    forgive([mine, other, read], "bag", left())
+    assert (mine.is_ok, mine.at_most) == (False, 1)
+    assert other.is_ok
+    assert found({"bag": bag(mark("b"))}, mine, other) == ""
+    assert "b is lost" in found({"bag": bag()}, mine, other)
+
+
+def test_an_answer_that_claims_too_much_is_found() -> None:
+    """More copies than there are, a quorum where there is none, or that nothing is there."""
+    ledger = Ledger()
+    local = Answer(1, Status.OK, (True, APART), durability="local", is_partitioned=True)
+    two = local._replace(durability="two")
+    assert judge_answer(ledger, "bag", local) == ["local copies claimed, held by set()"]
+    ledger.keep(1, {"bag": left(), "line": None})
+    assert judge_answer(ledger, "bag", local) == []
+    assert judge_answer(ledger, "bag", two) == ["two copies claimed, held by {1}"]
+    ledger.keep(2, {"bag": left()})
+    assert judge_answer(ledger, "bag", two) == []
+    assert judge_answer(ledger, None, two._replace(value=None)) == []
+    (claim,) = judge_answer(ledger, "bag", two._replace(durability="quorum"))
+    assert claim.startswith("a quorum is claimed without one")
+    gone = Answer(1, Status.NOT_FOUND, is_partitioned=True)
+    assert judge_answer(ledger, "bag", gone) == ["who acts says that bag is not there"]
+    assert judge_answer(ledger, "bag", gone, may_end=True) == []
+    assert judge_answer(ledger, "bag", gone._replace(is_partitioned=False)) == []
+
+
+def test_what_a_record_has_still_to_do_is_found() -> None:
+    """Signals, timers, and actors that could be folded."""
+    outbox = NO_SIGNALS.add(ONE, [("line", b"x")], 0)
+    timers = Timers().set(Timer("t", ONE, 0, 1, b"", b""))
+    assert isinstance(outbox, Outbox)
+    assert isinstance(timers, Timers)
+    record = Record(outbox=outbox, timers=timers, merged=NOTHING_SEEN.add(APART).add(ONE))
+    assert [one.split()[1] for one in restless_record("bag", record)] == ["has", "has", "names"]
+    assert restless_record("bag", Record(merged=NOTHING_SEEN.add(ONE))) == []

@@ -14,7 +14,7 @@ from jido_state.outbox import Outgoing
 from jido_state.requests import Arrival, Request, RunMerge, Status
 from jido_state.session import Token, TokenFullError
 from jido_state.simulation.acting_agents import LINE, Work
-from jido_state.versions import NO_BALLOT, NO_VERSION
+from jido_state.versions import NO_BALLOT
 from tests.state.acting_script import ADDRESS, Script
 
 
@@ -55,8 +55,6 @@ def call(op: OpId | None, **more: Any) -> Request:
         "k",
         op,
         "eventual",
-        NO_VERSION,
-        is_strict=False,
         due_ms=0,
         payload=more.pop("payload", work),
         strategy=Strategy.CONTINUE_ALL,
@@ -175,15 +173,15 @@ def test_a_merge_that_cannot_be_made_is_said() -> None:
     script.network.mend([(3, 4), (4, 3)])
     script.until(lambda: script.held(3) == {"k": 2})
     node = script.nodes[3]
-    merge = node._run_merge
+    merge = node.hands._run_merge
 
-    def give_up(effect: RunMerge) -> None:
+    def give_up(_: int, effect: RunMerge) -> None:
         node.step(service_of(script, 3).end_merge, effect.key, effect.version, None)
 
-    vars(node)["_run_merge"] = give_up
+    vars(node.hands)["_run_merge"] = give_up
     assert script.read(3).status is Status.NO_QUORUM
     assert script.call(3).status is Status.NO_QUORUM
-    vars(node)["_run_merge"] = merge
+    vars(node.hands)["_run_merge"] = merge
     assert script.ok(3).is_partitioned
 
 
@@ -276,12 +274,14 @@ def test_who_holds_entries_or_acts_does_not_say_it_has_none() -> None:
         effect(each)
 
     service_of(script, 1)._driver = note
-    question = AskEntries(NO_BALLOT, 1, (("k", script.record(1).version),))
+    question = AskEntries(NO_BALLOT, 1, (("k", script.record(1).version),), (0, 0))
     node.receive(0, (1, question))
     assert sent == [NoEntries(NO_BALLOT, 1)]
     newer = script.record(1).version._replace(number=999)
-    node.receive(0, (1, AskEntries(NO_BALLOT, 2, (("k", newer),))))
+    node.receive(0, (1, AskEntries(NO_BALLOT, 2, (("k", newer),), (0, 0))))
     assert len(sent) == 1, "it lacks the record"
+    node.receive(0, (1, question._replace(epoch=(0, 1))))
+    assert len(sent) == 1, "it goes by an older record"
     script.ok(1)
     sent.clear()
     node.receive(0, (1, question))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from jido_state.codec import CorruptRowError, open_row, restamp, seal_row
 from jido_state.dedupe import NO_OPERATIONS, remember
-from jido_state.dots import Acting
-from jido_state.messages import HAS_OUTBOX, HAS_TIMERS, IS_TOMB
+from jido_state.dots import NOTHING_SEEN, Acting
+from jido_state.messages import HAS_ACTED, HAS_OUTBOX, HAS_TIMERS, IS_TOMB
 from jido_state.operations import OpId
 from jido_state.outbox import Outbox
 from jido_state.record import Record
@@ -133,6 +133,9 @@ def test_flags_say_what_a_leader_must_know_without_the_content() -> None:
     assert Record(outbox=outbox).flags == HAS_OUTBOX
     assert Record(timers=timers).flags == HAS_TIMERS
     assert Record(tomb=NO_BALLOT).flags == IS_TOMB
+    acted = Record(tomb=NO_BALLOT, merged=NOTHING_SEEN.add(VERSION).add(Acting(1, 2, 3).dot(4)))
+    assert acted.flags == IS_TOMB | HAS_ACTED
+    assert acted.folded([Acting(1, 2, 3)]).flags == IS_TOMB
     both = Record(outbox=outbox, timers=timers, tomb=BALLOT)
     assert both.flags == HAS_OUTBOX | HAS_TIMERS | IS_TOMB
     assert open_row(0, "k", both.to_bytes(0, "k"))[:3] == (NO_VERSION, both.flags, BALLOT)

@@ -26,7 +26,7 @@ from jido_state.simulation.history import Operation
 
 __all__ = ["MAX_STEPS", "Outcome", "Verdict", "check_linearizable"]
 
-MAX_STEPS: Final = 2_000_000  # steps of the model, about 2 s; a good history of 300 takes 2,000
+MAX_STEPS: Final = 20_000_000  # steps of the model, about 20 s; a good history of 300 takes 2,000
 _LANE: Final = 16  # bits for the count of one kind of unknown operation; the highest stays 0
 _COUNT: Final = (1 << _LANE - 1) - 1
 _SHOWN: Final = 30  # operations of a witness that are printed

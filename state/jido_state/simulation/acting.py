@@ -15,36 +15,36 @@ from random import Random
 from typing import Any, Final
 
 from jido_placement.config import GroupConfig, Replica
-from jido_placement.policies import Strategy
 from jido_state.checking.sessions import check_sessions
-from jido_state.chores import DeadLetter, Deliver, GaveUp
 from jido_state.entries import MESSAGES, PersistEntries, SendEntries
 from jido_state.group import Group
 from jido_state.messages import Header, Led, Persist, Row, Send
-from jido_state.record import Record
-from jido_state.requests import Answer, Arrival, Request, RunMerge, RunTurn, Status
+from jido_state.requests import Answer, Commit, RunTurn
 from jido_state.service import Service
 from jido_state.settings import GroupSettings
 from jido_state.simulation.acting_agents import (
     BAG,
     LINE,
+    MORTAL,
     Ledger,
     Work,
     next_due,
-    resolve_of,
     run_turn,
 )
-from jido_state.simulation.acting_clients import CLIENTS, Ask, SessionClient, Told
-from jido_state.simulation.acting_judge import judge
+from jido_state.simulation.acting_clients import SessionClient
+from jido_state.simulation.acting_judge import judge, judge_answer, restless_record
+from jido_state.simulation.clients import CLIENTS
 from jido_state.simulation.disk import SimDisk, SimStore
+from jido_state.simulation.hands import Hands, WatchedService
+from jido_state.simulation.machine import Ask, Told
 from jido_state.simulation.network import Network, NetworkFaults
-from jido_state.simulation.partitions import PARTITIONS, partition, two_way
+from jido_state.simulation.partitions import PARTITIONS, Pairs, partition, two_way
 from jido_state.simulation.scheduler import Scheduler
 from jido_state.simulation.swarm import stream
-from jido_state.store import HEADER_KEY, Change, Commit, Table
-from jido_state.versions import NO_VERSION
+from jido_state.store import HEADER_KEY, Change, Table
+from jido_state.store import Commit as StoreCommit
 
-__all__ = ["AGENTS", "Node", "Split", "SplitResult", "simulate_split"]
+__all__ = ["AGENTS", "Node", "Split", "SplitResult", "crumbs", "simulate_split"]
 
 SHARD: Final = 0
 TICK_US: Final = 50_000
@@ -64,13 +64,10 @@ AGENTS: Final = (
     ("bag-2", BAG, "session"),
     ("line-1", LINE, "eventual"),
     ("line-2", LINE, "session"),
-    ("mortal", BAG, "eventual"),
+    (MORTAL, BAG, "eventual"),
 )
 FAULTED_US: Final = 9_000_000
 QUIET_US: Final = 40_000_000
-_SIGNAL_US: Final = 400_000
-_RUN_US: Final = 3_000
-ACTING_FIELDS: Final = 4  # of the dot of a turn without a quorum
 
 
 @dataclass(slots=True)
@@ -95,15 +92,14 @@ def simulate_split(seed: int) -> SplitResult:
     return Split(seed).judged()
 
 
-class _Watched(Service):
-    """Notes what its leader learns to be on a quorum."""
-
-    ledger: Ledger
-
-    def committed(self, key: str, row: Row) -> None:
-        """See `Listener.committed`."""
-        self.ledger.committed.add((key, tuple(row.content.version)))
-        super().committed(key, row)
+def crumbs(nodes: Iterable[int], random: Random) -> Pairs:
+    """Cuts them into pieces of one or two: nobody has a quorum."""
+    order = list(nodes)
+    random.shuffle(order)
+    pieces = [order[place : place + 2] for place in range(0, len(order), 2)]
+    return tuple(
+        pair for one in pieces for other in pieces if one < other for pair in two_way(one, other)
+    )
 
 
 class Node:
@@ -126,8 +122,18 @@ class Node:
         self.group: Group | None = None
         self.service: Service | None = None
         self._asked: set[tuple[Any, ...]] = set()
-        self._signals: dict[tuple[Any, ...], Deliver] = {}
-        self._number = 0
+        self.hands = Hands(
+            node,
+            world.size,
+            world.scheduler,
+            random,
+            world.ledger,
+            world.counts,
+            shard_of=lambda _: SHARD,
+            send=lambda target, message: world.network.send(node, target, message),
+            step=lambda _, method, *args: self.step(method, self.service, *args),
+            run=self._run,
+        )
 
     @property
     def is_up(self) -> bool:
@@ -138,14 +144,15 @@ class Node:
         """A new process goes on from what is on the disk."""
         world = self._world
         world.scheduler.start(self.node)
-        self._tickets, self._asked, self._signals = deque(), set(), {}
+        self._tickets, self._asked = deque(), set()
+        self.hands.drop()
         store = self._store = self.disk.open(self._committed, self.crash)
         header = store.get(Table.HEADER, SHARD, HEADER_KEY)
         rows: dict[str, Row] = dict(store.scan(Table.RECORD, SHARD, limit=1000))
         held = dict(store.scan(Table.DIVERGENCE, SHARD, limit=1000))
         period: int = held.pop(HEADER_KEY, 0)
         me = Replica(self.node, self.node + 1)
-        service = self.service = _Watched(
+        service = self.service = WatchedService(
             self._effect,
             lambda: self.replica,
             shard=SHARD,
@@ -207,7 +214,7 @@ class Node:
                 due_ms = self.now_ms() + message.left_ms
                 self.step(service.submit, request._replace(due_ms=due_ms))
         elif isinstance(message, Told):
-            self._signal_told(message.answer)
+            self.hands.told(message.answer)
         elif type(message[1]) in MESSAGES:
             self.step(service.receive, Replica(source, message[0]), message[1])
         else:
@@ -233,72 +240,15 @@ class Node:
             self._persist_entries(effect)
         elif kind is Answer:
             world.answered(self, effect)
-        elif kind is RunTurn:
-            world.counts["turns apart" if effect.is_partitioned else "turns"] += 1
-            self._later(self._run_turn, effect)
-        elif kind is RunMerge:
-            world.counts["merges"] += 1
-            self._later(self._run_merge, effect)
-        elif kind is Deliver:
-            self._deliver(effect)
-        elif kind is DeadLetter or kind is GaveUp:
-            world.ledger.problems.append(f"given up: {effect}")
         elif kind is Led:
             world.counts["elections"] += 1
+        else:
+            self.hands.do(SHARD, effect)
 
-    def _later(self, action: Callable[[Any], None], effect: Any) -> None:
-        delay_us = 1 + int(self._random.expovariate(1 / _RUN_US))
-        self._world.scheduler.after_on(self.node, delay_us, action, effect)
-
-    def _run_turn(self, turn: RunTurn) -> None:
-        world, service = self._world, self.service
-        assert service is not None
+    def _run(self, turn: RunTurn) -> Commit | None:
+        world = self._world
         wall_ms = world.scheduler.wall_ms(self.node)
-        commit = run_turn(turn, world.ledger, self._random, wall_ms, world.failures)
-        self.step(service.end, turn.request.key, turn.version, commit)
-
-    def _run_merge(self, effect: RunMerge) -> None:
-        service = self.service
-        assert service is not None
-        merged = effect.run(resolve_of)
-        # The log is kept by the world: it is durable before the merge ends.
-        self._world.ledger.conflicts.setdefault(effect.key, []).extend(merged.conflicts)
-        self._world.counts["conflicts"] += len(merged.conflicts)
-        self.step(service.end_merge, effect.key, effect.version, merged)
-
-    def _deliver(self, effect: Deliver) -> None:
-        """Asks some node to take a signal, until told that one has."""
-        self._number += 1
-        name = (self.node, "signal", self._number)
-        self._signals[name] = effect
-        request = Request(
-            name,
-            "signal",
-            effect.signal.target,
-            None,
-            "eventual",
-            NO_VERSION,
-            is_strict=False,
-            due_ms=0,
-            payload=Arrival(effect.key, effect.signal),
-            strategy=Strategy.PAUSE_MINORITY,
-        )
-        other = self._random.randrange(self._world.size)
-        target = other if self._random.random() < 0.3 else self.node
-        self._world.network.send(self.node, target, Ask(request, _SIGNAL_US // 1000))
-        self._world.scheduler.after_on(self.node, _SIGNAL_US, self._signal_late, name)
-
-    def _signal_told(self, answer: Answer) -> None:
-        effect = self._signals.pop(answer.id, None)
-        service = self.service
-        if effect is None or service is None:
-            return
-        is_there = answer.status is Status.OK
-        told = service.delivered if is_there else service.undelivered
-        self.step(told, effect.key, [effect.signal.name])
-
-    def _signal_late(self, name: tuple[Any, ...]) -> None:
-        self._signal_told(Answer(name, Status.LATE))
+        return run_turn(turn, world.ledger, self._random, wall_ms, world.failures)
 
     # The disk
 
@@ -324,16 +274,14 @@ class Node:
         assert self._store is not None
         self._tickets.append((self._store.append(changes), self.replica, persist))
 
-    def _committed(self, ticket: int, commit: Commit) -> None:
+    def _committed(self, ticket: int, commit: StoreCommit) -> None:
         while self._tickets and self._tickets[0][0] <= ticket:
             _, group, persist = self._tickets.popleft()
             service = self.service
             assert service is not None
-            assert commit is Commit.DURABLE
+            assert commit is StoreCommit.DURABLE
             if isinstance(persist, PersistEntries):
-                for key, siblings in persist.entries.items():
-                    for entry in siblings.entries if siblings is not None else ():
-                        self._world.ledger.kept.setdefault(key, []).append((self.node, entry))
+                self._world.ledger.keep(self.node, persist.entries)
                 self.step(service.persisted, persist.ticket)
             else:
                 service.at(self.now_ms(), self._world.scheduler.wall_ms(self.node))
@@ -388,6 +336,7 @@ class Split:
             self.ledger,
             AGENTS,
             self.size,
+            lambda _: SHARD,
         )
 
     def _arrived(self, source: int, target: int, message: Any) -> None:
@@ -405,18 +354,9 @@ class Split:
 
     def answered(self, node: Node, answer: Answer) -> None:
         """A node answers: looks whether it may, and sends the answer."""
-        problems = self.ledger.problems
-        if answer.status is Status.OK and answer.is_partitioned:
-            self.counts[f"answers {answer.durability}"] += 1
-            if isinstance(answer.value, tuple) and answer.id[1] != "signal":
-                self.check_durable(self.key_of(answer.id), answer)
-        elif answer.status is Status.OK:
-            self.counts["answers"] += 1
-        is_apart, is_ok = answer.is_partitioned, answer.status is Status.OK
-        if is_apart and is_ok and answer.durability == "quorum":
-            problems.append(f"a quorum is claimed without one: {answer}")
-        if is_apart and answer.status is Status.NOT_FOUND and self.key_of(answer.id) != "mortal":
-            problems.append(f"who acts says that {self.key_of(answer.id)} is not there")
+        key = None if answer.id[1] == "signal" else self.key_of(answer.id)
+        self.ledger.problems += judge_answer(self.ledger, key, answer, may_end=key == MORTAL)
+        self.counts[f"answers {answer.durability}" if answer.is_partitioned else "answers"] += 1
         self.network.send(node.node, answer.id[0], Told(answer))
 
     def key_of(self, name: tuple[Any, ...]) -> str:
@@ -425,15 +365,6 @@ class Split:
         client = (*self.clients, self._maker)[address - CLIENTS]
         key: str = client.calls[number - 1].request.key
         return key
-
-    def check_durable(self, key: str, answer: Answer) -> None:
-        """Looks whether as many nodes have the turn durably as the answer says."""
-        dot = tuple(answer.value[1])
-        holders = self.ledger.holders(key, dot)
-        wanted = 2 if answer.durability == "two" else 1
-        # A turn of a leader that is answered again has its copies in registers as well.
-        if len(holders) < wanted and len(dot) == ACTING_FIELDS:
-            self.ledger.problems.append(f"{answer.durability} copies claimed, held by {holders}")
 
     # The run
 
@@ -489,16 +420,7 @@ class Split:
         if kind == "cut":
             nodes = range(self.size)
             if random.random() < 0.3:
-                # Into pieces of one or two: nobody has a quorum.
-                order = random.sample(nodes, self.size)
-                pieces = [order[place : place + 2] for place in range(0, self.size, 2)]
-                pairs = tuple(
-                    pair
-                    for one in pieces
-                    for other in pieces
-                    if one < other
-                    for pair in two_way(one, other)
-                )
+                pairs = crumbs(nodes, random)
             else:
                 pairs = partition(random.choice(sorted(PARTITIONS)), nodes, random)
             self.network.cut(pairs)
@@ -548,11 +470,5 @@ class Split:
             if service.entries.held:
                 found.append(f"node {node.node} holds entries of {sorted(service.entries.held)}")
         for key, row in sorted(rows[0].items()):
-            record: Record = row.content
-            if record.outbox.signals:
-                found.append(f"{key} has signals {record.outbox.signals[:2]}")
-            if record.timers.by_key:
-                found.append(f"{key} has timers {sorted(record.timers.by_key)}")
-            if any(len(actor) == 3 for actor in record.merged.numbers):
-                found.append(f"{key} names {record.merged}")
+            found += restless_record(key, row.content)
         return found

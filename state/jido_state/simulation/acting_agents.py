@@ -15,7 +15,7 @@ import ormsgpack
 
 from jido_state.checking.sessions import Sight
 from jido_state.crdt import ORSet, PNCounter
-from jido_state.divergence import Entry
+from jido_state.divergence import Entry, Siblings
 from jido_state.dots import Actor, Dot, VersionVector
 from jido_state.merge import Conflict, Resolve
 from jido_state.outbox import OutboxFull
@@ -23,10 +23,23 @@ from jido_state.record import Record
 from jido_state.requests import Arrival, Commit, Firing, RunTurn
 from jido_state.timers import Timer, TimersFull, next_on_grid
 
-__all__ = ["BAG", "LINE", "Bag", "Ledger", "Work", "line_of", "next_due", "resolve_of", "run_turn"]
+__all__ = [
+    "BAG",
+    "LINE",
+    "MORTAL",
+    "Bag",
+    "Ledger",
+    "Work",
+    "line_of",
+    "names_of",
+    "next_due",
+    "resolve_of",
+    "run_turn",
+]
 
 BAG: Final = "bag"
 LINE: Final = "line"
+MORTAL: Final = "mortal"  # the agent that clients end and make again
 _EVERY_MS: Final = 300
 _TICKS: Final = 3  # how often a repeating timer fires
 
@@ -132,6 +145,12 @@ class Ledger:
         """A session was shown what these turns led to, or was told of the last of them."""
         dots = frozenset(dot for dot in self.dots.get(key, ()) if merged.covers(dot))
         self.sights.append(Sight(session, key, op, (), dots))
+
+    def keep(self, node: int, entries: Mapping[str, Siblings | None]) -> None:
+        """These entries are durable on a node."""
+        for key, siblings in entries.items():
+            for entry in siblings.entries if siblings is not None else ():
+                self.kept.setdefault(key, []).append((node, entry))
 
     def holders(self, key: str, dot: Dot) -> set[int]:
         """The nodes where an entry was durable that has seen this turn."""

@@ -7,39 +7,26 @@ the calls note how often they may have.
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from jido_placement.policies import Strategy
 from jido_state.dots import NOTHING_SEEN
 from jido_state.operations import OpId
 from jido_state.requests import Answer, Request, Status
 from jido_state.session import Token
-from jido_state.simulation.acting_agents import BAG, LINE, Ledger, Work
+from jido_state.simulation.acting_agents import BAG, LINE, MORTAL, Ledger, Work
+from jido_state.simulation.clients import CLIENTS
+from jido_state.simulation.machine import Ask, Told
 from jido_state.simulation.scheduler import Event, Scheduler
-from jido_state.versions import NO_VERSION
 
-__all__ = ["CLIENTS", "Ask", "Call", "SessionClient", "Told"]
+__all__ = ["Call", "SessionClient"]
 
-CLIENTS: Final = 1000  # address of the first
 _ATTEMPT_US: Final = 400_000
 _PATIENCE_US: Final = 3_000_000
 _PAUSE_US: Final = 20_000
 _THINK_US: Final = 150_000
 _FINAL: Final = (Status.NOT_FOUND, Status.EXISTS, Status.FAILED)
 _DOUBTFUL: Final = (Status.UNKNOWN, Status.EXPIRED)
-
-
-class Ask(NamedTuple):
-    """A request on its way to a node, with what is left of its time."""
-
-    request: Request
-    left_ms: int
-
-
-class Told(NamedTuple):
-    """The answer."""
-
-    answer: Answer
 
 
 class Call:
@@ -88,10 +75,13 @@ class SessionClient:
         ledger: What happened.
         keys: Agents with their types and levels.
         nodes: How many nodes there are.
+        shard_of: Where an agent lives.
+        attempt_us: How long an answer is waited for.
 
     Attributes:
         calls: All of them.
         is_done: Whether none is running, after `stop`.
+        home: The node it asks first.
     """
 
     def __init__(
@@ -103,6 +93,8 @@ class SessionClient:
         ledger: Ledger,
         keys: tuple[tuple[str, str, str], ...],
         nodes: int,
+        shard_of: Callable[[str], int],
+        attempt_us: int = _ATTEMPT_US,
     ) -> None:
         self.index = index
         self.address = CLIENTS + index
@@ -113,11 +105,14 @@ class SessionClient:
         self._random = random
         self._ledger = ledger
         self._keys = keys
+        self.home = index % nodes
         self._nodes = nodes
+        self._shard_of = shard_of
+        self._attempt_us = attempt_us
         self._is_ending = False
         self._call: Call | None = None
         self._ops = 0
-        self._hint: int | None = None
+        self._hints: dict[int, int] = {}  # who led a shard
         self._token = Token("sim", 0)
         self._items: list[tuple[str, str]] = []
 
@@ -154,7 +149,7 @@ class SessionClient:
         name = f"c{self.index}-{self._ops + 1}"
         if roll < 0.33:
             return "spawn", Work("make", name, type=type_)
-        if key == "mortal" and roll < 0.43:
+        if key == MORTAL and roll < 0.43:
             return "stop", Work("mark", name)
         if type_ == LINE:
             return "call", Work("mark", name)
@@ -170,7 +165,7 @@ class SessionClient:
         elif what in {"timer", "ticks"}:
             arg = random.randrange(100, 3_000)
         elif what == "emit":
-            bags = [each for each, of, _ in self._keys if of == BAG and each != "mortal"]
+            bags = [each for each, of, _ in self._keys if of == BAG and each != MORTAL]
             arg = random.choice(bags)
         return "call", Work(what, name, arg)
 
@@ -188,8 +183,6 @@ class SessionClient:
             key,
             op,
             level,
-            NO_VERSION,
-            is_strict=False,
             due_ms=0,
             payload=work,
             ack=self._ops if op is not None else 0,
@@ -210,20 +203,22 @@ class SessionClient:
             self._end()
             return
         call.attempts += 1
-        node = self._hint
+        node = self._hints.get(self._shard_of(call.request.key))
         if node is None:
             is_near = self._random.random() < 0.6
-            node = self.index % self._nodes if is_near else self._random.randrange(self._nodes)
+            node = self.home if is_near else self._random.randrange(self._nodes)
         request = call.request._replace(id=(self.address, call.number, call.attempts))
-        self._send(self.address, node, Ask(request, left_us // 1000))
-        wait_us = min(_ATTEMPT_US, left_us)
+        shard = self._shard_of(request.key)
+        called_us = call.due_us - _PATIENCE_US
+        self._send(self.address, node, Ask(shard, request, called_us, left_us // 1000))
+        wait_us = min(self._attempt_us, left_us)
         call.timer = self._scheduler.after(wait_us, self._late, call, call.attempts)
 
     def _late(self, call: Call, attempt: int) -> None:
         """No answer: most give up, since another attempt might run it again elsewhere."""
         if call is self._call and call.attempts == attempt:
             call.doubtful += 1
-            self._hint = None
+            self._hints.pop(self._shard_of(call.request.key), None)
             if call.work is None or self._random.random() < 0.3:
                 self._try(call)
             else:
@@ -245,7 +240,10 @@ class SessionClient:
             call.doubtful += 1
             self._end()
         else:
-            self._hint = answer.value if answer.status is Status.NOT_LEADER else None
+            shard = self._shard_of(call.request.key)
+            self._hints.pop(shard, None)
+            if answer.status is Status.NOT_LEADER and answer.value is not None:
+                self._hints[shard] = answer.value
             call.attempts += 1  # nobody is believed who answers the old one
             self._scheduler.after(_PAUSE_US, self._try, call)
 
@@ -254,7 +252,7 @@ class SessionClient:
         call.answer = answer
         if answer.token is not None:
             self._token = answer.token
-        if request.level == "session" and request.key != "mortal":
+        if request.level == "session" and request.key != MORTAL:
             ledger = self._ledger
             if request.kind == "read":
                 merged = NOTHING_SEEN if answer.value is None else answer.value.merged

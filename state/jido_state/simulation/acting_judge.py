@@ -1,13 +1,69 @@
 """What the states of the end must hold, given what clients were told: the judge of splits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from jido_state.dots import Dot
+from jido_state.divergence import Siblings
+from jido_state.dots import LEADERS, Dot, source_of
 from jido_state.record import Record
-from jido_state.simulation.acting_agents import LINE, Bag, Ledger, line_of, names_of
+from jido_state.requests import Answer, Status
+from jido_state.simulation.acting_agents import LINE, MORTAL, Bag, Ledger, line_of, names_of
 from jido_state.simulation.acting_clients import Call
 
-__all__ = ["judge"]
+__all__ = ["forgive", "judge", "judge_answer", "restless_record"]
+
+_ACTING_FIELDS: Final = 4  # of the dot of a turn without a quorum
+
+
+def judge_answer(
+    ledger: Ledger, key: str | None, answer: Answer, *, may_end: bool = False
+) -> list[str]:
+    """What is wrong with an answer that is given just now.
+
+    Args:
+        ledger: What happened before it.
+        key: The agent that a client asked for; None when it answers a signal.
+        answer: What is said.
+        may_end: Whether somebody ends the agent.
+    """
+    if answer.status is Status.NOT_FOUND and answer.is_partitioned and not may_end:
+        return [f"who acts says that {key} is not there"]
+    if answer.status is not Status.OK or not answer.is_partitioned:
+        return []
+    if answer.durability == "quorum":
+        return [f"a quorum is claimed without one: {answer}"]
+    if key is None or not isinstance(answer.value, tuple):
+        return []
+    dot = tuple(answer.value[1])
+    holders = ledger.holders(key, dot)
+    wanted = 2 if answer.durability == "two" else 1
+    # A turn of a leader that is answered again has its copies in registers as well.
+    if len(holders) < wanted and len(dot) == _ACTING_FIELDS:
+        return [f"{answer.durability} copies claimed, held by {holders}"]
+    return []
+
+
+def restless_record(key: str, record: Record) -> list[str]:
+    """What a record has that is to come to its end."""
+    found = []
+    if record.outbox.signals:
+        found.append(f"{key} has signals {record.outbox.signals[:2]}")
+    if record.timers.by_key:
+        found.append(f"{key} has timers {sorted(record.timers.by_key)}")
+    if any(source_of(actor) != LEADERS for actor in record.merged.numbers):
+        found.append(f"{key} names {record.merged}")
+    return found
+
+
+def forgive(calls: Iterable[Call], key: str, left: Siblings) -> None:
+    """Nobody is promised what only a member that was removed for being gone still holds."""
+    for call in calls:
+        answer = call.answer
+        if call.work is None or answer is None or not call.is_ok or call.request.key != key:
+            continue
+        if any(entry.record.merged.covers(tuple(answer.value[1])) for entry in left.entries):
+            call.answer = None
+            call.doubtful += 1
 
 
 def judge(
@@ -32,7 +88,7 @@ def judge(
     problems = []
     for key, type_, _ in agents:
         own = by_key.get(key, [])
-        if key == "mortal" or not any(call.is_ok for call in own):
+        if key == MORTAL or not any(call.is_ok for call in own):
             continue
         if key not in alive:
             problems.append(f"{key} is gone")
@@ -132,7 +188,7 @@ def _judge_signals(records: Mapping[str, Record], calls: Iterable[Call]) -> list
         work, answer = call.work, call.answer
         if work is None or work.what != "emit" or not call.is_ok or answer is None:
             continue
-        if call.request.key == "mortal" or work.arg not in records:
+        if call.request.key == MORTAL or work.arg not in records:
             continue
         name = f"signal:{work.name}:{tuple(answer.value[1])}"
         if name not in names_of(Bag.of(records[work.arg]).marks()):

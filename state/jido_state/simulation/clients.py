@@ -4,20 +4,25 @@ A call has one op id over all its attempts. An attempt that is not answered, or 
 may have been applied, now or later; after one of these only the remembered result ends the call
 with certainty. A refusal is believed while no attempt is in doubt.
 
-A client is a session: it shows each agent of level "session" or "strong" what it has seen of its
-shard, and notes what each answer rests on.
+A client is a session: it shows what it has seen by its token, and notes what each answer rests on.
+Every second one shows it to agents of level "session" only, so that nothing but its own rules keeps
+a strong agent from telling what is old.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from jido_placement.policies import Strategy
 from jido_state.checking.sessions import Sight
+from jido_state.dots import Dot
 from jido_state.operations import OpId
+from jido_state.requests import Answer, Request, Status
+from jido_state.session import Token
 from jido_state.simulation.history import History
 from jido_state.simulation.machine import Ask, Told
 from jido_state.simulation.scheduler import Event, Scheduler
-from jido_state.turns import Answer, Request, Status
 from jido_state.versions import NO_VERSION, Version
 
 __all__ = ["CLIENTS", "Client", "Workload"]
@@ -39,6 +44,7 @@ class Workload(NamedTuple):
         until_us: By when the calls should have been made.
         attempt_us: How long an answer is waited for.
         patience_us: How long a call is tried; at most half of the time op ids are remembered.
+        strategies: Of agents that do not pause with their minority.
     """
 
     keys: tuple[tuple[str, int, str], ...]
@@ -48,6 +54,7 @@ class Workload(NamedTuple):
     until_us: int
     attempt_us: int
     patience_us: int
+    strategies: Mapping[str, Strategy] = MappingProxyType({})
 
 
 class _Call:
@@ -97,11 +104,12 @@ class Client:
         self._history = history
         self._sights = sights
         self._latest: dict[str, Version] = {}  # of the sights, by agent
+        self._stale: dict[str, dict[Dot, None]] = {}  # turns seen in stale copies, by agent
         self._workload = workload
         self._call: _Call | None = None
         self._ops = 0
         self._hint: dict[int, int] = {}  # who led a shard
-        self._seen: dict[int, Version] = {}  # the session: newest version by shard
+        self._token = Token("sim", 0)
         self._values: dict[str, Any] = {}
 
     def start(self) -> None:
@@ -146,11 +154,12 @@ class Client:
             key,
             op_id,
             level,
-            self._seen.get(shard, NO_VERSION) if level != "eventual" else NO_VERSION,
-            is_strict=False,
             due_ms=0,
             payload=(op, arg),
             ack=self._ops if op_id is not None else 0,
+            token=self._token if level == "session" or self.index % 2 == 0 else None,
+            strategy=self._workload.strategies.get(key, Strategy.PAUSE_MINORITY),
+            accepts_stale=op == "read" and self.index % 3 == 0,
         )
         self._call = _Call(number, shard, request, now_us + self._workload.patience_us)
         self._try(self._call)
@@ -249,21 +258,37 @@ class Client:
         if call.timer is not None:
             self._scheduler.cancel(call.timer)
         request = call.request
-        value = answer.value
-        if request.kind == "read":
-            value = None if value is None else value.state
-            self._values[request.key] = value
-        self._history.answer(call.number, value, self._scheduler.now_us)
-        seen = self._seen.get(call.shard, NO_VERSION)
-        self._seen[call.shard] = max(seen, answer.version)
-        if request.level != "eventual":
-            self._note(request, answer.version)
+        if answer.is_stale:
+            self._history.drop(call.number)  # what is old says nothing of what is
+        else:
+            value = answer.value
+            if request.kind == "read":
+                value = None if value is None else value.state
+                self._values[request.key] = value
+            self._history.answer(call.number, value, self._scheduler.now_us)
+        # Who takes what is stale is told so, and has not seen it; others are promised more.
+        if not (answer.is_stale and request.accepts_stale):
+            self._token = answer.token or self._token.saw(call.shard, answer.version)
+            if request.level != "eventual":
+                self._note(request, answer)
         self._end()
 
-    def _note(self, request: Request, version: Version) -> None:
-        before = self._latest.get(request.key, NO_VERSION)
-        if version.number == 0 and version[:4] == before[:4]:
+    def _note(self, request: Request, answer: Answer) -> None:
+        """Notes what the answer rests on: what was stale by its turn, for want of a leader's word.
+
+        A row of no quorum may be under a newer ballot than the same turn elsewhere.
+        """
+        key, version, record = request.key, answer.version, answer.value
+        before = self._latest.get(key, NO_VERSION)
+        stale = self._stale.setdefault(key, {})
+        if answer.is_stale:
+            if record is not None:
+                stale[tuple(record.version)] = None
+            version = min(version, before)
+        elif version.number == 0 and version[:4] == before[:4]:
             return  # nothing is there, said by the ballot that said so before, or has reaped it
-        self._latest[request.key] = version
+        self._latest[key] = max(version, before)
         op = "read" if request.kind == "read" else "write"
-        self._sights.append(Sight(self.index, request.key, op, version))
+        is_shown = op == "read" and record is not None
+        dots = (dot for dot in stale if not is_shown or record.merged.covers(dot))
+        self._sights.append(Sight(self.index, key, op, version, frozenset(dots)))

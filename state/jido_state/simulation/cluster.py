@@ -1,4 +1,4 @@
-"""A whole cluster in one thread: everything a seed stands for, run, and judged.
+"""Groups of replicas in one thread: everything a seed stands for, run, and judged.
 
 A run has three parts. First clients call while the seed's faults come and go; after every event
 the invariants are checked. Then all faults stop, and the cluster has to be alive within a bound:
@@ -7,7 +7,7 @@ strong agents must be linearizable, sessions must have seen their own writes, an
 hold the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
@@ -16,6 +16,7 @@ from jido_state.checking.convergence import check_converged
 from jido_state.checking.linearizability import Outcome, check_linearizable
 from jido_state.checking.sessions import Sight, check_sessions
 from jido_state.record import Record
+from jido_state.requests import Commit, RunTurn
 from jido_state.settings import GroupSettings
 from jido_state.simulation.authority import AUTHORITY, Authority
 from jido_state.simulation.clients import CLIENTS, Client, Workload
@@ -28,10 +29,9 @@ from jido_state.simulation.scheduler import Scheduler
 from jido_state.simulation.swarm import Swarm, stream
 from jido_state.simulation.trace import Trace
 from jido_state.simulation.watch import UnsafeError, Watch
-from jido_state.turns import Commit, RunTurn
 from jido_state.versions import Version
 
-__all__ = ["Cluster", "Result", "simulate"]
+__all__ = ["Cluster", "Result", "apply", "judge_history", "simulate"]
 
 LIVENESS_US: Final = 30_000_000  # within this after the last fault everything must work again
 SETTLED_US: Final = 60_000_000  # and within this all replicas must be equal
@@ -52,6 +52,7 @@ class Result:
         elections: How often a leader was made.
         virtual_us: How long it was, in virtual time.
         faults: How often each kind of fault came.
+        counts: How often else what happened.
         history: What the clients saw.
         trace: The last events, when they were kept.
     """
@@ -64,6 +65,7 @@ class Result:
     elections: int = 0
     virtual_us: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     history: History = field(default_factory=History)
     trace: list[str] = field(default_factory=list)
 
@@ -334,19 +336,7 @@ class Cluster:
         return ""
 
     def _judge(self) -> None:
-        strong = {key for key, _, level in self._keys() if level == "strong"}
-        # Reads of the weaker levels may be old; writes are in one order at every level, and the
-        # last reads were strong.
-        judged = [
-            operation
-            for operation in self.history
-            if operation.key in strong
-            or operation.op != "read"
-            or operation.call_ns >= self._last_ns
-        ]
-        verdict = check_linearizable(judged)
-        if verdict.outcome is not Outcome.LINEARIZABLE:
-            raise UnsafeError(str(verdict))
+        judge_history(self.history, self._keys(), self._last_ns)
         if violations := check_sessions(self.sights):
             raise UnsafeError("\n".join(map(str, violations)))
 
@@ -371,8 +361,35 @@ class Cluster:
         )
 
 
+def judge_history(history: History, keys: Iterable[tuple[str, int, str]], last_ns: int) -> None:
+    """Looks whether operations on agents are linearizable, as far as their levels promise.
+
+    Reads of the weaker levels may be old; writes are in one order at every level.
+
+    Args:
+        history: What clients saw.
+        keys: Agents with shard and level.
+        last_ns: From when on reads were strong on all agents.
+
+    Raises:
+        UnsafeError: They are not.
+    """
+    strong = {key for key, _, level in keys if level == "strong"}
+    judged = [
+        operation
+        for operation in history
+        if operation.key in strong or operation.op != "read" or operation.call_ns >= last_ns
+    ]
+    verdict = check_linearizable(judged)
+    if verdict.outcome is not Outcome.LINEARIZABLE:
+        raise UnsafeError(str(verdict))
+
+
 def apply(effect: RunTurn) -> Commit:
     """What the simulated handler does with the state: `Register`'s operations."""
+    if effect.request.kind == "fold":
+        assert effect.record is not None
+        return Commit(effect.record, None)  # nothing in it names actors
     op, arg = effect.request.payload
     record = effect.record
     state = None if record is None else record.state

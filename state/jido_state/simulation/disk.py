@@ -9,7 +9,8 @@ leaves it. Three things end differently:
   process must end. The next one reads it, and everything committed after it is lost with it at a
   power cut, unless opening the store made a checkpoint, which writes everything again;
 - a process that dies in a commit may have got it into the cache, or on to the platter, or not;
-- a full disk rolls the commit back, and the process goes on.
+- a full disk rolls the commit back, and with it what was appended since, until the process hears of
+  it: nothing may be durable whose forerunner is not. The process goes on.
 
 *Source*: Rebello et al., Can applications recover from fsync failures? (ATC 2020); SQLite's
 write-ahead log, whose frames after a missing one are not read.
@@ -209,6 +210,16 @@ class SimDisk(Generic[D]):
         self.lose()
         self._is_lost = False
 
+    def set_back(self, image: "SimDisk[D]") -> None:
+        """What is on the platter is again what it was when this image was taken.
+
+        Raises as `lose` does.
+        """
+        self.lose()
+        self._is_lost = image.is_lost
+        self._platter = image.rows.copy()  # nothing runs on an image
+        self._rebuild()
+
     def clone(self, random: Random, node: int | None = None) -> "SimDisk[D]":
         """A copy of what is on the platter now: an image of the disk, for the same or another node.
 
@@ -287,6 +298,11 @@ class SimDisk(Generic[D]):
         self._write_log(self._sound())
         return Commit.DURABLE
 
+    def roll_back(self, batches: list[_Batch[D]]) -> None:
+        """Takes back batches that an open store no longer wants to commit."""
+        self._batches += len(batches)
+        self._rebuild()
+
     def _sync_fails(self) -> bool:
         rate = self.faults.sync_error_rate
         fails = self.fails_next_sync or (rate > 0 and self._random.random() < rate)
@@ -340,6 +356,7 @@ class SimStore(Generic[D]):
         "_disk",
         "_durable",
         "_is_open",
+        "_is_refused",
         "_listener",
         "_on_error",
         "_running",
@@ -364,6 +381,7 @@ class SimStore(Generic[D]):
         self._running: list[_Batch[D]] = []
         self._waiting: list[_Batch[D]] = []
         self._is_open = True
+        self._is_refused = False  # a commit was rolled back, and the process has not heard of it
 
     @property
     def durable(self) -> int:
@@ -383,7 +401,7 @@ class SimStore(Generic[D]):
         batch = (ticket, tuple(changes))
         rows.apply(ticket, batch[1])
         self._waiting.append(batch)
-        if not self._running:
+        if not self._running and not self._is_refused:
             self._begin()
         return ticket
 
@@ -427,11 +445,20 @@ class SimStore(Generic[D]):
             self._is_open = False
             scheduler.run_on(self.process, self._on_error)
             return
+        if commit is Commit.FULL:
+            self._is_refused = True
+            scheduler.run_on(self.process, self._tell_full)
+            return
         if self._waiting:
             self._begin()
-        scheduler.run_on(self.process, self._tell, batches[-1][0], commit)
+        scheduler.run_on(self.process, self._tell_durable, batches[-1][0])
 
-    def _tell(self, ticket: int, commit: Commit) -> None:
-        if commit is Commit.DURABLE:
-            self._durable = ticket
-        self._listener(ticket, commit)
+    def _tell_durable(self, ticket: int) -> None:
+        self._durable = ticket
+        self._listener(ticket, Commit.DURABLE)
+
+    def _tell_full(self) -> None:
+        self._is_refused = False
+        waiting, self._waiting = self._waiting, []
+        self._disk.roll_back(waiting)
+        self._listener(self._ticket, Commit.FULL)

@@ -17,13 +17,14 @@ from jido_state.messages import (
     Send,
     Stopped,
 )
+from jido_state.requests import Answer, Request, RunTurn, Status
 from jido_state.settings import GroupSettings
 from jido_state.simulation.authority import AUTHORITY, Boot, Configs, Report
 from jido_state.simulation.disk import SimDisk, SimStore
 from jido_state.simulation.scheduler import Scheduler
 from jido_state.simulation.watch import Watch
 from jido_state.store import HEADER_KEY, Change, Commit, StoreError, Table
-from jido_state.turns import Answer, Request, RunTurn, Status, Turns
+from jido_state.turns import Turns
 
 __all__ = ["Ask", "Directory", "Machine", "Stored", "Told", "World", "is_sound"]
 
@@ -127,6 +128,7 @@ class _Life:
         "groups",
         "is_registered",
         "links",
+        "owed",
         "pulled_ms",
         "question",
         "stores",
@@ -139,6 +141,7 @@ class _Life:
         self.turns: dict[int, Turns] = {}
         self.stores: list[SimStore[Stored]] = []
         self.tickets: list[deque[tuple[int, int, Group, Persist]]] = []  # by file
+        self.owed: dict[int, list[tuple[int, Group, Persist]]] = {}  # by full file: to be written
         self.links: dict[int, list[int]] = {}  # call and attempt heard last of each client
         self.configs: Configs | None = None
         self.is_registered = False
@@ -317,7 +320,16 @@ class Machine:
         settings = self._world.settings
         turns = life.turns[shard] = Turns(emit, leader, window_ms=settings.dedupe_window_ms)
         life.groups[shard] = Group(
-            self.node, shard, header, rows, turns, settings, self.now_ms(), bad=bad
+            self.node,
+            shard,
+            header,
+            rows,
+            turns,
+            settings,
+            self.now_ms(),
+            bad=bad,
+            appended=self._store_of(shard).durable,
+            life=life.question,
         )
 
     def crash(self, *, power: bool = False) -> None:
@@ -336,6 +348,8 @@ class Machine:
         life = self._life
         if now - life.pulled_ms >= PULL_MS:
             self._pull()
+        for place in list(life.owed):
+            self._write_owed(place)
         for shard, group in list(life.groups.items()):
             turns = life.turns[shard]
             turns.now_ms = now
@@ -414,6 +428,8 @@ class Machine:
                     else:
                         self._report("formatted", shard, group.acceptor.me)
                     continue
+                if group.header.status == "lost" and group.acceptor.me in config.members:
+                    self._report("lost", shard, group.acceptor.me)
             mine = _named(config, self.node)
             if mine is None or (group is not None and group.header.rno >= mine.rno):
                 continue
@@ -438,18 +454,13 @@ class Machine:
         header = Header(mine.rno, "pending", config)
         if promised is not None:
             header = header._replace(promised=promised)
-        self._store_of(shard).append(
-            [
-                Change(Table.RECORD, shard, None),
-                Change(Table.HEADER, shard, HEADER_KEY, Stored(shard, HEADER_KEY, header)),
-            ]
-        )
-        # The header is reported only after a later look finds it durable: see `_take_configs`.
         self._open(shard, header, {})
+        # The header is reported only after a later look finds it durable: see `_take_configs`.
+        self.perform(shard, self._life.groups[shard].make(self.now_ms()))
 
     def _report(self, kind: str, shard: int, replica: Replica) -> None:
-        if kind == "formatted" and self._store_of(shard).unfinished():
-            return  # the header may not be durable yet
+        if kind == "formatted" and not self._life.groups[shard].is_durable:
+            return
         self._world.send(self.process, AUTHORITY, Report(kind, shard, replica))
 
     # Effects
@@ -497,32 +508,73 @@ class Machine:
         life = self._life
         group = life.groups[shard]
         self._world.watch.asked(group.acceptor.me, shard, persist, group.header.promised)
-        changes: list[Change[Stored]] = []
-        if persist.clears:
-            changes.append(Change(Table.RECORD, shard, None))
-        if persist.header is not None:
-            data = Stored(shard, HEADER_KEY, persist.header)
-            changes.append(Change(Table.HEADER, shard, HEADER_KEY, data))
-        for key, row in persist.rows.items():
-            stored = None if row is None else Stored(shard, key, row)
-            changes.append(Change(Table.RECORD, shard, key, stored))
-        ticket = self._store_of(shard).append(changes)
-        life.tickets[shard % len(life.stores)].append((ticket, shard, group, persist))
+        place = shard % len(life.stores)
+        if place in life.owed:
+            life.owed[place].append((shard, group, persist))
+            return
+        ticket = life.stores[place].append(_changes(shard, persist))
+        life.tickets[place].append((ticket, shard, group, persist))
 
     def _committed(self, place: int, ticket: int, commit: Commit) -> None:
         life = self._life
         now = self.now_ms()
-        if commit is Commit.FULL:
-            # What was rolled back is gone from the file, and not from the groups' memory.
-            self.crash()
-            return
         tickets = life.tickets[place]
+        if commit is Commit.FULL:
+            self._refused(place)
+            return
         while tickets and tickets[0][0] <= ticket:
             _, shard, group, persist = tickets.popleft()
             self._world.watch.durable(group.acceptor.me, shard, persist)
             if life.groups[shard] is group:  # else another assignment has taken its place
                 life.turns[shard].now_ms = now
-                self.perform(shard, group.persisted(persist.ticket, now))
+                self.perform(shard, group.persisted(persist.ticket, now, appended=ticket))
+        if place in life.owed and not life.owed[place] and not tickets:
+            del life.owed[place]
+            for shard in self._shards_in(place):
+                self.perform(shard, life.groups[shard].store_full(now, is_full=False))
+
+    # A full disk
+
+    def _shards_in(self, place: int) -> list[int]:
+        life = self._life
+        return [shard for shard in life.groups if shard % len(life.stores) == place]
+
+    def _refused(self, place: int) -> None:
+        """What was rolled back stays in the groups' memory: it is written again, in order."""
+        life = self._life
+        tickets = life.tickets[place]
+        back = [(shard, group, persist) for _, shard, group, persist in tickets]
+        tickets.clear()
+        life.owed[place] = back + life.owed.get(place, [])
+        now = self.now_ms()
+        for shard in self._shards_in(place):
+            life.turns[shard].now_ms = now
+            self.perform(shard, life.groups[shard].store_full(now))
+
+    def _write_owed(self, place: int) -> None:
+        """Tries again, all as one: what comes later must not be durable before what came first."""
+        life = self._life
+        tickets, owed = life.tickets[place], life.owed[place]
+        if tickets or not owed:
+            return
+        life.owed[place] = []
+        changes = [each for shard, _, persist in owed for each in _changes(shard, persist)]
+        ticket = life.stores[place].append(changes)
+        tickets.extend((ticket, shard, group, persist) for shard, group, persist in owed)
+
+
+def _changes(shard: int, persist: Persist) -> list[Change[Stored]]:
+    """A group's write as changes of the store."""
+    changes: list[Change[Stored]] = []
+    if persist.clears:
+        changes.append(Change(Table.RECORD, shard, None))
+    if persist.header is not None:
+        data = Stored(shard, HEADER_KEY, persist.header)
+        changes.append(Change(Table.HEADER, shard, HEADER_KEY, data))
+    for key, row in persist.rows.items():
+        stored = None if row is None else Stored(shard, key, row)
+        changes.append(Change(Table.RECORD, shard, key, stored))
+    return changes
 
 
 def _named(config: GroupConfig, node: int) -> Replica | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jido_placement.config import Replica
+from jido_state.appends import NO_COUNT
 from jido_state.simulation.disk import DiskFaults, SimDisk
 from jido_state.simulation.machine import Directory, Machine, Stored, is_sound
 from jido_state.simulation.partitions import Pairs, partition, swizzle, two_way
@@ -25,7 +26,8 @@ class Nemesis:
     """Does one fault after the other until it is stopped.
 
     At most one voter of a group may have lost its disk at a time: more is not survived, and says
-    so in the documentation.
+    so in the documentation. "set_back" is in no seed's own mix: whether a store that was set back
+    is noticed depends on who else fails meanwhile, and nobody promises that it is.
 
     Attributes:
         counts: How often each kind came.
@@ -47,6 +49,7 @@ class Nemesis:
             "lag": self._lag,
             "lose_disk": self._lose_disk,
             "rot": self._rot,
+            "set_back": self._set_back,
             "disk_full": self._disk_full,
             "sync_error": self._sync_error,
             "hosts": self._hosts,
@@ -223,6 +226,45 @@ class Nemesis:
             files[place].lose()
         self._later(50, 3_000, self._start, machine)
         self._later(3_000, 5_000, self._replace)
+
+    def _set_back(self) -> None:
+        """The store files of a node forget some seconds while its process is down."""
+        machine = self._some()
+        if not self._is_double(machine):
+            image = machine.directory.copy(self._random)
+            self._later(1_000, 5_000, self._forget, machine, image)
+
+    def _forget(self, machine: Machine, image: Directory) -> None:
+        files = machine.directory.files
+        if not self._is_on or not self._is_remembered(machine, image):
+            return
+        for shard, config in self._cluster.authority.configs.items():
+            self._wiped.update((shard, one) for one in config.members if one.node == machine.node)
+        machine.crash(power=True)
+        for file, old in zip(files, image.files, strict=True):
+            file.set_back(old)
+        self._cluster.watch.set_back(machine.node)
+        self._later(50, 3_000, self._start, machine)
+        self._later(3_000, 5_000, self._replace)
+
+    def _is_remembered(self, machine: Machine, image: Directory) -> bool:
+        """Whether all others know that the node's replicas have written more than is in the image.
+
+        Only then is it sure to be noticed, as long as nobody else fails.
+        """
+        if not machine.is_up or not machine.groups or not self._may_impair(machine):
+            return False
+        for shard, group in machine.groups.items():
+            held = image.files[shard % machine.directory.hosts].rows.counter
+            me = group.acceptor.me
+            for one in group.config.members:
+                other = self._cluster.machines[one.node].groups.get(shard)
+                told = (
+                    () if other is None else other.acceptor.appends.known(one, group.config.members)
+                )
+                if one != me and dict(told).get(me, NO_COUNT).appended <= held:
+                    return False
+        return True
 
     def _may_impair(self, machine: Machine) -> bool:
         """Whether this node's copies may go bad: in each group those of one node at a time.

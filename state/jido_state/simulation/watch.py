@@ -100,6 +100,11 @@ class Watch:
             self._durable.setdefault((shard, row.version), set()).add(replica)
         self._promises(replica, shard, header)
 
+    def set_back(self, node: int) -> None:
+        """The node's disk has forgotten: whether it notices shows in what clients see."""
+        for name in [name for name in self._promised if name[1] == node]:
+            del self._promised[name]
+
     def _promises(self, replica: Replica, shard: int, header: Header) -> None:
         if header.status == "pending":
             return  # it has promised nothing yet
