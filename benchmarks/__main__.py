@@ -18,8 +18,9 @@ CASES: Final = {
     "exec": "Exec",
     "exec-soak": "ExecSoak",
     "cores": "Cores",
+    "store": "Store",
 }
-HERE: Final = frozenset({"cores", "exec", "exec-soak"})  # they need no cluster
+HERE: Final = frozenset({"cores", "exec", "exec-soak", "store"})  # they need no cluster
 ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 3
 PLAIN_WIDTH: Final = 120  # of a table that goes to a file
