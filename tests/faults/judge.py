@@ -1,0 +1,162 @@
+"""What clients noted, as a history that the checkers read, and what they say of it.
+
+A log has lines of three kinds, joined by their number `n`: the call (`client, key, op, arg,
+call_ns`), the answer (`ret, return_ns`, and `version` of the state where the cluster says it), and
+the end without one (`refused` or `unknown` with the kind of the error). An operation that was
+refused did not run and is in no history; one that is unknown, or whose client died, may have.
+"""
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jido_state.checking import Sight, check_counter, check_linearizable, check_sessions
+from jido_state.simulation.history import History, Operation
+from tests.faults.load import COUNTER
+
+_NS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the checkers say of one run.
+
+    Attributes:
+        operations: How many were answered.
+        unknown: How many may have run, by kind of error; "died" with their client.
+        refused: How many did not run, by kind of error.
+        longest_wait: Seconds; over all operations, the longest time from the call to the next
+            answer of that agent to anybody. Where none came any more it counts to the last answer
+            of all.
+        problems: Broken promises, as sentences; none is good.
+    """
+
+    operations: int
+    unknown: Mapping[str, int]
+    refused: Mapping[str, int]
+    longest_wait: float
+    problems: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """On one line."""
+        return json.dumps(asdict(self))
+
+
+class Record:
+    """The operations of all clients of a run.
+
+    Attributes:
+        calls: Each with what is known of its end, in the order of `call_ns`.
+    """
+
+    def __init__(self, calls: Iterable[Mapping[str, Any]]) -> None:
+        """From joined lines, such as `joined` gives, in any order."""
+        self.calls: Final = sorted(calls, key=lambda call: int(call["call_ns"]))
+
+    @classmethod
+    def read(cls, logs: Iterable[Path]) -> "Record":
+        """From the logs of the clients, living or dead."""
+        return cls(call for log in logs for call in _joined(log.read_text()))
+
+    def history(self) -> History:
+        """What may have run, in the order of calls."""
+        return History(
+            Operation(
+                call["client"],
+                call["key"],
+                call["op"],
+                call["arg"],
+                call.get("ret"),
+                call["call_ns"],
+                call.get("return_ns"),
+            )
+            for call in self.calls
+            if "refused" not in call
+        )
+
+    def write(self, path: Path) -> None:
+        """The history as JSON lines, for a file to keep and for checkers elsewhere."""
+        path.write_text("".join(f"{line}\n" for line in self.history().to_lines()))
+
+    def sights(self) -> list[Sight]:
+        """What each session saw, where the answers say on which state they rest."""
+        return [
+            Sight(
+                call["client"],
+                call["key"],
+                "read" if call["op"] == "read" else "write",
+                tuple(call["version"]),
+            )
+            for call in self.calls
+            # A comparison that failed wrote nothing, and is no read of a session either.
+            if "version" in call and call["ret"] is not False
+        ]
+
+    def judge(self) -> Findings:
+        """Every promise that strong agents make."""
+        keys = self.history().by_key()
+        verdicts = map(check_linearizable, keys.values())
+        bad = [verdict for verdict in verdicts if not verdict.is_linearizable]
+        problems = [str(verdict) for verdict in bad[:1]]  # one story is enough to understand
+        if bad[1:]:
+            others = ", ".join(f"{verdict.key} ({verdict.outcome.value})" for verdict in bad[1:])
+            problems.append(f"{len(bad) - 1} more keys: {others}")
+        for key, operations in keys.items():
+            if key.startswith(COUNTER):
+                problems += [f"key {key!r}: {one}" for one in _check_counter(operations)]
+        problems += [str(one) for one in check_sessions(self.sights())]
+        ends = Counter(_end(call) for call in self.calls)
+        return Findings(
+            operations=ends.pop(("answered", ""), 0),
+            unknown={kind: count for (end, kind), count in ends.items() if end == "unknown"},
+            refused={kind: count for (end, kind), count in ends.items() if end == "refused"},
+            longest_wait=self._longest_wait() / _NS,
+            problems=tuple(problems),
+        )
+
+    def _longest_wait(self) -> int:
+        answers: dict[str, list[int]] = {}
+        for call in self.calls:
+            if "return_ns" in call:
+                answers.setdefault(call["key"], []).append(call["return_ns"])
+        last = max((max(times) for times in answers.values()), default=0)
+        longest = 0
+        for times in answers.values():
+            times.sort()
+        for call in self.calls:
+            times = answers.get(call["key"], [])
+            place = bisect_right(times, call["call_ns"])
+            longest = max(longest, (times[place] if times[place:] else last) - call["call_ns"])
+        return longest
+
+
+def _joined(text: str) -> list[dict[str, Any]]:
+    """One mapping for each operation of a log; that of a killed client ends with a whole line."""
+    calls: dict[int, dict[str, Any]] = {}
+    for line in text.splitlines():
+        part = json.loads(line)
+        calls.setdefault(part.pop("n"), {}).update(part)
+    return list(calls.values())
+
+
+def _end(call: Mapping[str, Any]) -> tuple[str, str]:
+    if "return_ns" in call:
+        return "answered", ""
+    if "refused" in call:
+        return "refused", str(call["refused"])
+    return "unknown", str(call.get("unknown", "died"))
+
+
+def _check_counter(operations: Sequence[Operation]) -> list[str]:
+    """Whether the last read, which comes after everything else, has every addition."""
+    reads = [one for one in operations if one.op == "read" and one.return_ns is not None]
+    if not reads or reads[-1].ret is None:
+        return ["nobody could read the counter at the end"]
+    last = reads[-1]
+    if any(one.op == "add" and (one.return_ns or 0) > last.call_ns for one in operations):
+        return ["the last read of the counter does not come after all additions"]
+    return check_counter(last.ret, operations)
