@@ -18,6 +18,7 @@ DOCUMENTS = sorted(
         ROOT / "CHANGELOG.md",
         ROOT / "benchmarks/README.md",
         ROOT / "placement/README.md",
+        ROOT / "state/README.md",
         ROOT / "examples/transcoding/README.md",
         *(ROOT / "docs").rglob("*.md"),
     ]
