@@ -49,6 +49,8 @@ class GroupConfig(NamedTuple):
     @property
     def members(self) -> tuple[Replica, ...]:
         """All voters of both sets, each once, the old ones first."""
+        if not self.joining:
+            return self.voters
         return self.voters + tuple(one for one in self.joining if one not in self.voters)
 
     def is_quorum(self, replicas: Collection[Replica]) -> bool:

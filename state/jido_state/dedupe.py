@@ -235,7 +235,10 @@ def _lack(table: Operations, op: OpId, ack: int, now_ms: int, window_ms: int) ->
     if caller is None:
         is_full = _is_full(table.callers, MAX_CALLERS, now_ms, window_ms)
         return f"{MAX_CALLERS} callers are remembered" if is_full else ""
-    kept = {n: len(results) for n, results in caller.results.items() if n >= ack}
+    results = caller.results
+    if len(results) < MAX_UNANSWERED and sum(map(len, results.values())) < MAX_RESULTS:
+        return ""  # also with those that are acknowledged by now
+    kept = {n: len(each) for n, each in results.items() if n >= ack}
     if op.n not in kept and len(kept) >= MAX_UNANSWERED:
         return f"{MAX_UNANSWERED} operations of its caller are not acknowledged"
     if sum(kept.values()) >= MAX_RESULTS:

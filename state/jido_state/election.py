@@ -133,7 +133,7 @@ class Election:
         """How long a silence becomes a campaign."""
         # Where nobody has ever led, or nobody else can, there is no silence to wait for.
         seat = self._seat
-        is_fresh = seat.acceptor.promised == NO_BALLOT or seat.config.is_quorum({seat.me})
+        is_fresh = seat.acceptor.promised == NO_BALLOT or seat.config.members == (seat.me,)
         return self._pause_ms + (0 if is_fresh else self._seat.settings.election_ms)
 
     def begin(

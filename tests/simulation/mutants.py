@@ -235,7 +235,9 @@ MUTANTS: Final = (
         (
             Edit(
                 _CONFIG,
+                "            return self.voters\n"
                 "        return self.voters + tuple(one for one in self.joining if",
+                "            return self.voters + self.learners\n"
                 "        return self.voters + self.learners + tuple(one for one in self.joining if",
             ),
             Edit(

@@ -27,6 +27,8 @@ from jido_state.simulation.history import Operation
 __all__ = ["MAX_STEPS", "Outcome", "Verdict", "check_linearizable"]
 
 MAX_STEPS: Final = 20_000_000  # steps of the model, about 20 s; a good history of 300 takes 2,000
+FIRST_STEPS: Final = 100_000  # before longer chains of unknown operations are looked at, too
+MAX_EXTRA: Final = 64  # beyond it only when less is not all there is
 _LANE: Final = 16  # bits for the count of one kind of unknown operation; the highest stays 0
 _COUNT: Final = (1 << _LANE - 1) - 1
 _SHOWN: Final = 30  # operations of a witness that are printed
@@ -138,15 +140,17 @@ class _Search:
         self.explanation: tuple[tuple[Operation, ...], tuple[Hashable, ...]] = ((), ())
         self._operations = operations
         self._model = model
-        self._max_steps = max_steps
+        self._max_steps = self._limit = max_steps
         self._returns, lanes = _returns(operations)
-        self._highs = sum(1 << (lane * _LANE + _LANE - 1) for lane in range(lanes))
+        # The lane after those of the operations counts what chains had beyond their first.
+        self._extra = lanes * _LANE
+        self._highs = sum(1 << (lane * _LANE + _LANE - 1) for lane in range(lanes + 1))
         self._unknown_steps: dict[tuple[Hashable, int], Hashable] = {}
         self._begin(0)
 
-    def _begin(self, max_chain: int) -> None:
-        """Forgets what was found with shorter chains."""
-        self._max_chain = max_chain
+    def _begin(self, max_extra: int) -> None:
+        """Forgets what was found with fewer."""
+        self._max_extra = max_extra
         self._is_cut_short = False
         self._deepest = -1
         self._states: dict[Hashable, None] = {}
@@ -155,21 +159,33 @@ class _Search:
     def run(self) -> Outcome:
         """The verdict on this key.
 
-        A good history needs but short chains of unknown operations, while looking at all chains
-        may take for ever. So longer ones are tried only where shorter ones were not all there is.
+        A good history can nearly everywhere be explained by single unknown operations, each between
+        two returns, and needs chains of several in few places; while looking at all chains may take
+        for ever. So what chains have beyond their first is rationed. More is tried where less was
+        not all there is, or has taken so long that more may be quicker.
         """
-        max_chain = 1
-        try:
-            while True:
-                self._begin(max_chain)
-                if self._finds_a_way():
-                    return Outcome.LINEARIZABLE
+        extras = [0]
+        budget = FIRST_STEPS
+        while True:
+            for max_extra in list(extras):
+                self._begin(max_extra)
+                self._limit = min(self.steps + budget, self._max_steps)
+                try:
+                    if self._finds_a_way():
+                        return Outcome.LINEARIZABLE
+                except _LimitError:
+                    if self._limit == self._max_steps:
+                        self.explanation = self._explain()
+                        return Outcome.UNDECIDED
+                    continue
                 self.explanation = self._explain()
                 if not self._is_cut_short:
                     return Outcome.ILLEGAL
-                max_chain *= 2
-        except _LimitError:
-            return Outcome.UNDECIDED
+                extras.remove(max_extra)
+                extras = extras or [2 * max_extra or 1]
+            if extras[-1] < MAX_EXTRA:
+                extras.append(2 * extras[-1] or 1)
+            budget *= 2
 
     def _finds_a_way(self) -> bool:
         returns = self._returns
@@ -219,7 +235,7 @@ class _Search:
 
     def _count(self, steps: int) -> None:
         self.steps += steps
-        if self.steps > self._max_steps:
+        if self.steps > self._limit:
             raise _LimitError
 
     def _step(self, state: Hashable, operation: Operation) -> tuple[bool, Hashable]:
@@ -276,10 +292,11 @@ class _Search:
             self._is_new(tried, (state, 0, used))
             found = self._reached[name] = []
             ends = [(state, used)]
-            for _ in range(self._max_chain):
-                ends = self._lengthen(event, ends, tried)
+            cost = 0
+            while ends:
+                ends = self._lengthen(event, ends, tried, cost)
                 found += ends
-            self._is_cut_short |= bool(ends)
+                cost = 1 << self._extra
         return found
 
     def _lengthen(
@@ -287,15 +304,19 @@ class _Search:
         event: _Return,
         ends: list[tuple[Hashable, int]],
         tried: dict[tuple[Hashable, int], list[int]],
+        cost: int,
     ) -> list[tuple[Hashable, int]]:
         """Where one more unknown operation leads to from the ends of chains."""
         longer = []
         for state, used in ends:
+            if cost and used >> self._extra >= self._max_extra:
+                self._is_cut_short = True
+                continue
             self._count(len(event.unknown))
             for lane, number, operation in event.unknown:
                 if (used >> lane * _LANE) & _COUNT < number:
                     after = self._unknown_step(state, lane, operation)
-                    spent = used + (1 << lane * _LANE)
+                    spent = used + (1 << lane * _LANE) + cost
                     if after != state and self._is_new(tried, (after, 0, spent)):
                         longer.append((after, spent))
         return longer

@@ -512,7 +512,10 @@ class Machine:
         if place in life.owed:
             life.owed[place].append((shard, group, persist))
             return
-        ticket = life.stores[place].append(_changes(shard, persist))
+        try:
+            ticket = life.stores[place].append(_changes(shard, persist))
+        except StoreError:
+            return  # an fsync failed while the process was paused: it ends as soon as it hears so
         life.tickets[place].append((ticket, shard, group, persist))
 
     def _committed(self, place: int, ticket: int, commit: Commit) -> None:
@@ -557,9 +560,12 @@ class Machine:
         tickets, owed = life.tickets[place], life.owed[place]
         if tickets or not owed:
             return
-        life.owed[place] = []
         changes = [each for shard, _, persist in owed for each in _changes(shard, persist)]
-        ticket = life.stores[place].append(changes)
+        try:
+            ticket = life.stores[place].append(changes)
+        except StoreError:
+            return  # as in `_persist`
+        life.owed[place] = []
         tickets.extend((ticket, shard, group, persist) for shard, group, persist in owed)
 
 

@@ -344,7 +344,11 @@ class WholeMachine:
 
     def _persist(self, effect: GroupEffect, changes: list[Change[Stored]]) -> None:
         assert self._store is not None
-        self._tickets.append((self._store.append(changes), effect))
+        try:
+            ticket = self._store.append(changes)
+        except StoreError:
+            return  # an fsync failed while the process was paused: it ends as soon as it hears so
+        self._tickets.append((ticket, effect))
 
     def _committed(self, ticket: int, commit: Commit) -> None:
         if commit is Commit.FULL:
