@@ -49,6 +49,16 @@ class _Running:
         self.is_written = False
 
 
+class _Vouch:
+    """A round for the turns of one agent, and the requests that were waiting when it was asked."""
+
+    __slots__ = ("key", "requests")
+
+    def __init__(self, key: str, requests: tuple[Request, ...]) -> None:
+        self.key = key
+        self.requests = requests
+
+
 class Turns:
     """The operations of one shard on one replica. A `Listener` of its group.
 
@@ -86,7 +96,7 @@ class Turns:
         self._running: dict[str, _Running] = {}
         self._reads: dict[str, list[Request]] = {}  # confirmed, waiting for the key
         self._asked: set[str] = set()  # keys whose turn waits for a round
-        self._vouched: set[str] = set()  # keys for which the round has just ended
+        self._vouched: dict[str, tuple[Request, ...]] = {}  # those that its round came after
         self._behind: dict[str, list[Request]] = {}  # their sessions have seen what is not merged
         self.now_ms = 0
         self.wall_ms = 0
@@ -189,7 +199,7 @@ class Turns:
             if refusal is None:
                 queue.popleft()
                 self._begin(leadership, request, row)
-            elif refusal.status is Status.OK or key in self._vouched:
+            elif refusal.status is Status.OK or self._is_vouched(request):
                 queue.popleft()
                 record = None if row is None else row.content
                 self._emit(with_token(refusal, request.token, self._shard, key, record))
@@ -197,7 +207,7 @@ class Turns:
                 # "There is no such agent" is a read: another leader may have made it by now.
                 self._confirm_first(leadership, key)
                 return
-        self._vouched.discard(key)
+        self._vouched.pop(key, None)
         if not queue:
             self._queues.pop(key, None)
 
@@ -225,9 +235,14 @@ class Turns:
             self._emit(RunTurn(request, turn.version, None if is_over else before))
 
     def _confirm_first(self, leadership: Leadership, key: str) -> None:
+        """Asks for a round, which says nothing about what comes after it has begun."""
         if key not in self._asked:
             self._asked.add(key)
-            leadership.confirm(key)
+            leadership.confirm(_Vouch(key, tuple(self._queues.get(key, ()))))
+
+    def _is_vouched(self, request: Request) -> bool:
+        """Whether a round that began after the request came has ended."""
+        return any(one is request for one in self._vouched.get(request.key, ()))
 
     def _refusal(self, leadership: Leadership, request: Request, row: Row | None) -> Answer | None:
         """Why the turn is not to be run: it has been, or it cannot be."""
@@ -360,7 +375,7 @@ class Turns:
         waiting += [r for reads in (*self._reads.values(), *self._behind.values()) for r in reads]
         running = list(self._running.values())
         self._queues, self._reads, self._running, self._behind = {}, {}, {}, {}
-        self._asked, self._vouched = set(), set()
+        self._asked, self._vouched = set(), {}
         for request in waiting:
             self._answer(request, Status.NOT_LEADER, leader)
         for turn in running:
@@ -389,15 +404,15 @@ class Turns:
         self._serve_reads(key)
         self._next_turn(key)
 
-    def confirmed(self, reads: Iterable[Request | str]) -> None:
+    def confirmed(self, reads: "Iterable[Request | _Vouch]") -> None:
         """See `Listener.confirmed`."""
         for read in reads:
             leadership = self._leadership
             if leadership is None:
                 return
-            if isinstance(read, str):
-                self._asked.discard(read)
-                self._vouched.add(read)
-                self._next_turn(read)
+            if isinstance(read, _Vouch):
+                self._asked.discard(read.key)
+                self._vouched[read.key] = read.requests
+                self._next_turn(read.key)
             else:
                 self._read(leadership, read, is_confirmed=True)

@@ -258,6 +258,14 @@ MUTANTS: Final = (
         "        if False:\n",
     ),
     _one(
+        "round that began before the request",
+        "1.8: the round that vouches for an absence begins after the request came",
+        "schedules_leaders:an_old_round_vouches_for_nothing_new",
+        _TURNS,
+        "        return any(one is request for one in self._vouched.get(request.key, ()))\n",
+        "        return request.key in self._vouched\n",
+    ),
+    _one(
         "op ids are not remembered",
         "I12: at most one effect of an operation",
         "schedules_records:an_operation_takes_effect_once",

@@ -9,6 +9,7 @@ from jido_state.messages import (
     PrevoteAnswer,
     Promise,
 )
+from jido_state.requests import Status
 from tests.simulation.script import Script
 
 
@@ -85,6 +86,26 @@ def a_read_waits_for_the_next_round() -> None:
     script.call(0, "read")
     answers.release()
     assert first.is_ok
+    script.judge()
+
+
+def an_old_round_vouches_for_nothing_new() -> None:
+    """The answers to a round for an absent agent are under way when another leads and makes it.
+
+    A second call, which comes after the agent was made, waits behind the one that the round was
+    asked for. That there is no agent may be said to the first, not to the second.
+    """
+    script = Script()
+    script.elect(0)
+    answers = script.hold(Confirmed, target=0)
+    first = script.call(0, "add", 1)
+    _deposed(script)
+    script.hold(Confirm, 0)
+    script.call(1, "spawn", 0)
+    second = script.call(0, "add", 1)
+    answers.release()
+    assert first.status is Status.NOT_FOUND
+    assert second.status is not Status.NOT_FOUND
     script.judge()
 
 
