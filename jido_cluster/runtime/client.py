@@ -139,7 +139,11 @@ class Client:
         """Send an operation to one host, whoever serves the key; never redirected."""
         call = self._new_call(OPERATION, key, name, body, timeout, None)
         call.shard = -1
-        self._link(host).push(call)
+        link = self._link(host)
+        if link.is_gone:
+            self.fail_lost(call, host)
+        else:
+            link.push(call)
         return call
 
     def submit_stream(

@@ -329,6 +329,22 @@ def test_a_call_that_never_left_did_not_run() -> None:
     run(main)
 
 
+def test_a_question_to_a_host_known_to_be_dead_fails_at_once() -> None:
+    """Nobody else could answer it, and its time need not pass."""
+
+    async def main() -> None:
+        async with local(2) as cluster:
+            client = cluster._connection.client
+            host = min(client.view.addresses)
+            client.lost(client._link(host))
+            begun = client.loop.time()
+            with pytest.raises(PeerTroubleError, match="gone"):
+                await client.submit_to_host(host, "host.statistics", "", b"null", 30.0)
+            assert client.loop.time() == begun
+
+    run(main)
+
+
 def test_a_host_that_is_gone_leaves_the_outcome_unknown_or_the_call_unsent() -> None:
     """A frame that was given to a dead host is not sent elsewhere as if nothing had been."""
 
