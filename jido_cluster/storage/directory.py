@@ -31,7 +31,7 @@ from zlib import crc32
 
 from jido_cluster.errors import ConfigError
 from jido_cluster.storage.files import FileLock, write_durably
-from jido_cluster.storage.root_record import record_from_bytes, record_to_bytes
+from jido_placement.packing import record_from_bytes, record_to_bytes
 from jido_placement.record import Record
 from jido_state.store import StoreError
 

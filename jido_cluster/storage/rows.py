@@ -8,16 +8,13 @@ under which dot, can no longer be told.
 *Source*: finding 42 of the replication protocol.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import ormsgpack
 
-from jido_cluster.storage.root_record import (
-    config_from_data,
-    config_to_data,
-    record_from_bytes,
-    record_to_bytes,
-)
+from jido_placement.config import GroupConfig, Replica
+from jido_placement.packing import record_from_bytes, record_to_bytes
 from jido_placement.record import ROOT
 from jido_state.codec import CorruptRowError, open_row, seal_row
 from jido_state.messages import Header, Row
@@ -63,7 +60,9 @@ def row_from_bytes(shard: int, key: str, data: bytes) -> Row:
 def header_to_bytes(shard: int, header: Header) -> bytes:
     """A replica's header."""
     rno, status, config, promised = header
-    return _seal(shard, _HEADER, [rno, status, config_to_data(config), tuple(promised)])
+    number, *sides = config
+    replicas = [[part for replica in side for part in replica] for side in sides]
+    return _seal(shard, _HEADER, [rno, status, [number, *replicas], tuple(promised)])
 
 
 def header_from_bytes(shard: int, data: bytes) -> Header:
@@ -73,8 +72,9 @@ def header_from_bytes(shard: int, data: bytes) -> Header:
         CorruptRowError: They are not what `header_to_bytes` made for this shard.
     """
     try:
-        rno, status, config, promised = _open(shard, _HEADER, data)
-        return Header(rno, status, config_from_data(config), Ballot(*promised))
+        rno, status, (number, *sides), promised = _open(shard, _HEADER, data)
+        config = GroupConfig(number, *(_replicas(side) for side in sides))
+        return Header(rno, status, config, Ballot(*promised))
     except (TypeError, ValueError) as error:
         raise CorruptRowError(shard, _HEADER, str(error)) from error
 
@@ -94,6 +94,10 @@ def period_from_bytes(shard: int, data: bytes) -> int:
     if type(period) is not int:
         raise CorruptRowError(shard, _PERIOD, f"{type(period).__name__} is no number")
     return period
+
+
+def _replicas(parts: Sequence[int]) -> tuple[Replica, ...]:
+    return tuple(map(Replica, parts[::2], parts[1::2]))
 
 
 def _seal(shard: int, name: str, data: Any) -> bytes:

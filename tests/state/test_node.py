@@ -5,10 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pytest
+
 from jido_placement.changes import apply_all
 from jido_placement.commands import Accepted, BecomeUp, Join, MayFormat, StoreLost
 from jido_placement.config import Replica
 from jido_placement.record import ROOT, MemberRecord, Record, found
+from jido_placement.steps import Limits, World
 from jido_state.divergence import Entry, Siblings
 from jido_state.entries import AskEntries, NoEntries, Offer, PersistEntries
 from jido_state.messages import Heartbeat, Persist
@@ -127,7 +130,8 @@ class Town:
             sender = source & 0xFFFF
         if isinstance(message, RootTold):
             self.told.add(target)
-        self.perform(target, self.processes[target].receive(sender, message, self.now_ms))
+        if target in self.processes:
+            self.perform(target, self.processes[target].receive(sender, message, self.now_ms))
 
     def perform(self, address: int, effects: list[ToNode | GroupEffect]) -> None:
         for effect in effects:
@@ -406,3 +410,55 @@ def test_the_replicas_of_a_shard_are_told_apart_by_their_layer() -> None:
         isinstance(getattr(one, "message", None), NoEntries)
         for one in node.receive(0, beat, town.now_ms)
     )
+
+
+# What the driver finds out
+
+
+def test_a_process_known_to_be_gone_is_succeeded_without_waiting_for_its_silence() -> None:
+    """`Node.certain` tells the group; only the order among the candidates is waited for."""
+    town = Town()
+    town.run(lambda: led(town))
+    leader = town.leader(0)
+    assert leader is not None
+    del town.processes[leader]
+    for address, node in list(town.processes.items()):
+        town.perform(address, node.certain(0, leader & 0xFFFF, town.now_ms))
+    town.run(lambda: town.leader(0) is not None, ms=SETTINGS.election_ms // 2)
+
+
+def test_a_full_disk_ends_leaderships_until_it_has_room() -> None:
+    """`Node.store_full` reaches all groups of the process; others lead meanwhile."""
+    town = Town()
+    town.run(lambda: led(town))
+    leader = town.leader(0)
+    assert leader is not None
+    node = town.processes[leader]
+    town.perform(leader, node.store_full(town.now_ms, is_full=True))
+    assert all(group.leadership is None for group in node.groups.values())
+    town.run(lambda: led(town))
+    assert town.leader(0) != leader
+    town.perform(leader, node.store_full(town.now_ms, is_full=False))
+    heard = node.groups[0]
+    town.run(lambda: heard.leader is not None and heard.heard.node == heard.leader)
+
+
+def test_nothing_is_moved_for_balance_while_the_driver_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`Node.may_rebalance` is what the planner is told."""
+    town = Town()
+    town.run(lambda: led(town))
+    told: list[bool] = []
+
+    def note(_: Record, world: World, __: Limits | None) -> tuple[()]:
+        told.append(world.may_rebalance)
+        return ()
+
+    monkeypatch.setattr("jido_state.node.plan", note)
+    for may in (True, False):
+        for node in town.processes.values():
+            node.may_rebalance = may
+        told.clear()
+        town.run(lambda: len(told) > 1)
+        assert set(told) == {may}

@@ -172,6 +172,8 @@ def test_a_turn_advances_stamp_and_history() -> None:
         version=BALLOT.version(8), generation=VERSION, born_op=None, dedupe=record.dedupe, wall_ms=1
     )
     assert later.stamp > record.stamp
+    assert later.turns == record.turns + 1
+    assert Record.from_content(later.to_content()).turns == later.turns
     assert later.merged.covers(BALLOT.version(8))
     assert not record.merged.covers(BALLOT.version(8))
     strong = Record.blank(level="strong").completed(

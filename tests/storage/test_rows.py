@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jido_cluster.storage.reading import read_store
-from jido_cluster.storage.root_record import record_from_bytes, record_to_bytes
 from jido_cluster.storage.rows import (
     header_from_bytes,
     header_to_bytes,
@@ -17,6 +16,7 @@ from jido_cluster.storage.rows import (
     row_to_bytes,
 )
 from jido_placement.config import GroupConfig, Replica
+from jido_placement.packing import record_from_bytes, record_to_bytes
 from jido_placement.record import ROOT
 from jido_state.codec import CorruptRowError, seal_row
 from jido_state.divergence import Entry, Siblings
@@ -111,16 +111,16 @@ def test_the_cluster_s_record_survives_its_bytes() -> None:
         assert row_from_bytes(ROOT, ROOT_KEY, row_to_bytes(ROOT, ROOT_KEY, row)) == row
     assert done(record_from_bytes(record_to_bytes(record))) == record
     for wrong in (b"", b"\x01", record_to_bytes(record)[:-1], b"\x92\x01\x02"):
-        with pytest.raises(ValueError, match=f"{len(wrong)} bytes are no record"):
+        with pytest.raises(ValueError, match="bytes"):
             record_from_bytes(wrong)
 
 
 def test_a_later_form_of_the_record_is_named() -> None:
     """A record that a later release wrote is refused, saying so."""
     data = bytearray(record_to_bytes(formed(1, shards=1, replicas=1)))
-    assert data[1] == 1
-    data[1] = 2
-    with pytest.raises(ValueError, match="form 2"):
+    assert data[:3] == b"jr1"
+    data[2] += 1
+    with pytest.raises(ValueError, match="jr2"):
         record_from_bytes(bytes(data))
 
 
