@@ -9,7 +9,7 @@ import os
 from jido_cluster import Agent, on
 
 
-class Counter(Agent):
+class Counter(Agent, durability="none"):
     """A shared agent with one field."""
 
     value: int = 0

@@ -8,7 +8,7 @@ hosts, clients over ports) -> `connection`, `refs`, `cluster`, `sync_cluster` (w
 `_local` and `_ray` (the ports) -> `cli`.
 """
 
-from jido_cluster import telemetry, testing
+from jido_cluster import crdt, telemetry, testing
 from jido_cluster.agent import Agent
 from jido_cluster.cluster import AsyncCluster
 from jido_cluster.config import ClusterConfig
@@ -64,7 +64,9 @@ from jido_cluster.exec.workflow import Workflow
 from jido_cluster.ids import new_id
 from jido_cluster.refs import AgentRef, AsyncAgentRef
 from jido_cluster.runrefs import AsyncRunRef, RunRef
-from jido_cluster.runtime.turn import Fence, TurnContext
+from jido_cluster.runtime.fence import Fence
+from jido_cluster.runtime.turn import TurnContext
+from jido_cluster.session import Session
 from jido_cluster.signals import Signal
 from jido_cluster.signals.handler import on
 from jido_cluster.sync_cluster import Cluster
@@ -124,6 +126,7 @@ __all__ = [
     "RunCancelledError",
     "RunOptions",
     "RunRef",
+    "Session",
     "SessionUnavailableError",
     "Signal",
     "StillRunningError",
@@ -137,6 +140,7 @@ __all__ = [
     "async_closure",
     "chain",
     "closure",
+    "crdt",
     "new_id",
     "on",
     "run",

@@ -14,12 +14,13 @@ import typing
 from collections.abc import Awaitable, Mapping, Sequence
 from contextvars import ContextVar
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, Unpack
 from weakref import WeakKeyDictionary
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
+from jido_cluster import upgrades
 from jido_cluster.config import MAX_DATA, PartitionStrategy
 from jido_cluster.errors import (
     ConfigError,
@@ -30,6 +31,7 @@ from jido_cluster.errors import (
     UsageError,
 )
 from jido_cluster.exec.needs import Needs
+from jido_cluster.problems import first_problem, problems
 from jido_cluster.signals.handler import (
     Declaration,
     find_declaration,
@@ -186,9 +188,13 @@ class AgentSpec:
                 data, by_alias=False, by_name=True
             )
         except pydantic.ValidationError as error:
-            message = f"the state of {self.name!r} does not validate: {_first_problem(error)}"
-            raise InvalidOutputError(message, errors=_problems(error)) from error
+            message = f"the state of {self.name!r} does not validate: {first_problem(error)}"
+            raise InvalidOutputError(message, errors=problems(error)) from error
         return agent
+
+    def current_state(self, data: bytes, version: int) -> bytes:
+        """A record's state in today's shape; see `upgrades`."""
+        return data if version == self.version else upgrades.upgraded(self, data, version)
 
     def new_state(self, state: Mapping[str, Any]) -> bytes:
         """The bytes of a new agent's state.
@@ -199,8 +205,8 @@ class AgentSpec:
         try:
             agent = self.agent_type(**state)
         except pydantic.ValidationError as error:
-            message = f"{self.name} cannot start with this state: {_first_problem(error)}"
-            raise InvalidInputError(message, errors=_problems(error)) from error
+            message = f"{self.name} cannot start with this state: {first_problem(error)}"
+            raise InvalidInputError(message, errors=problems(error)) from error
         try:
             return self.dump(agent)
         except InvalidOutputError as error:
@@ -276,7 +282,7 @@ class Agent(BaseModel):
         try:
             keywords = _Keywords(**values)
         except pydantic.ValidationError as error:
-            message = f"{cls.__name__}: class keyword {_first_problem(error)}"
+            message = f"{cls.__name__}: class keyword {first_problem(error)}"
             raise ConfigError(message) from error
         keywords.check(cls)
         _check_names(cls)
@@ -311,6 +317,34 @@ class Agent(BaseModel):
     def on_stop(self) -> Awaitable[None] | None:
         """Run before passivation or deletion; best effort, never after a crash."""
         return None
+
+    @classmethod
+    def on_conflict(cls, versions: Sequence[Self], /) -> Self:
+        """The state that comes of several, made without knowing of each other in a split network.
+
+        It has to be the same whatever their order, and however often it is asked. Replicated fields
+        (`jido_cluster.crdt`) are merged without it. A type that has none, or whose own raises, goes
+        on with the latest of the states. Only "eventual" and "session" agents ever need it.
+
+        Args:
+            versions: At least two.
+        """
+        return versions[0]
+
+    @classmethod
+    def on_upgrade(
+        cls,
+        data: dict[str, Any],
+        version: int,  # noqa: ARG003 - for those who override it
+        /,
+    ) -> dict[str, Any]:
+        """The state in today's shape, from the JSON of an older `version` of the class.
+
+        Args:
+            data: Fields as they were stored; may be changed and returned.
+            version: Of the class that stored them, lower than today's.
+        """
+        return data
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign, if the running turn owns this object.
@@ -542,20 +576,6 @@ def _check_fields(cls: type[Agent]) -> None:
                 f"private attribute, _{name}"
             )
             raise ConfigError(message)
-
-
-def _problems(error: pydantic.ValidationError) -> list[dict[str, Any]]:
-    return [
-        {"loc": list(item["loc"]), "type": item["type"], "msg": item["msg"]}
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-
-
-def _first_problem(error: pydantic.ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "state"
-    shown = repr(first["input"])
-    return f"{where}: {first['msg']} (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
 
 
 __all__ = [

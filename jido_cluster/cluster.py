@@ -37,9 +37,12 @@ from jido_cluster.exec.outcome import Outcome
 from jido_cluster.exec.resource import Resource
 from jido_cluster.exec.run import AsyncRun, SyncRun
 from jido_cluster.ids import check_id
+from jido_cluster.ports import PeerTroubleError
 from jido_cluster.refs import AsyncAgentRef, agent_info
 from jido_cluster.runrefs import AsyncRunRef, outcome_or_cancel, run_many, start_run
-from jido_cluster.runtime.operations import ACTIONS, ENSURE, LIST, SPAWN, STATISTICS
+from jido_cluster.runtime.listing import ACTIONS, LIST, STATISTICS
+from jido_cluster.runtime.operations import ENSURE, SPAWN
+from jido_cluster.session import Session
 from jido_cluster.types import ActionInfo, AgentInfo, NodeInfo
 
 if TYPE_CHECKING:
@@ -180,6 +183,17 @@ class AsyncCluster:
             op_id=check_op(op_id, self._op_id),
         )
 
+    def session(self, token: str | None = None) -> Session:
+        """A session: calls made inside its `with` block, to any agents, build on each other.
+
+        Args:
+            token: Of an earlier session that is to go on, in whatever process; None for a new one.
+
+        Raises:
+            InvalidInputError: It is no token of this cluster.
+        """
+        return Session(self._connection.client, token)
+
     # -- agents
 
     async def spawn(
@@ -274,7 +288,11 @@ class AsyncCluster:
             after = ""
             while True:
                 body = to_json([after, prefix, name])
-                rows, more = from_json(await self._ask_host(host, LIST, body))
+                try:
+                    page = await self._ask_host(host, LIST, body)
+                except PeerTroubleError:
+                    break  # it is gone: what it led is led elsewhere, and listed there
+                rows, more = from_json(page)
                 for row in rows:
                     yield agent_info(connection, row)
                 if not more:

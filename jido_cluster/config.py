@@ -54,7 +54,11 @@ class ClusterConfig(BaseModel):
     90 MB and uses at most one core."""
 
     data_dir: Path | None = None
-    """Where nodes keep durable state; unused while state is kept in memory."""
+    """Folder, on a local disk of each machine, in which its nodes keep their state; several Ray
+    nodes of one machine share it (label `jido.slot`, or the lowest slot that is free). None: inside
+    the Ray session's directory of that node, so that state survives every process of the runtime,
+    and ends with that Ray node: one that is started again joins as a new node, and copies what it
+    is to hold from the others. Stop all Ray nodes, and all state is gone."""
 
     warm_workers: int = Field(default=1, ge=0, le=64)
     """Idle processes kept on each node for agents with `isolation="dedicated"`. Each costs about

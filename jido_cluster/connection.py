@@ -20,10 +20,11 @@ from jido_cluster.errors import (
     UsageError,
 )
 from jido_cluster.exec.context import CURRENT, current_context
-from jido_cluster.ids import check_id
+from jido_cluster.ids import check_id, new_id
 from jido_cluster.runtime.client import Client
 from jido_cluster.runtime.flow import Inflow
 from jido_cluster.runtime.link import Call
+from jido_cluster.runtime.seen import Seen
 from jido_cluster.runtime.turn import encode_signal
 from jido_cluster.runtime.wire import (
     AGE,
@@ -31,13 +32,17 @@ from jido_cluster.runtime.wire import (
     CALLER,
     CHAIN,
     EVENT_BYTES,
+    FENCE,
+    LEVEL,
     META,
     OP_ID,
     OPERATION,
+    SESSION,
     TRACE,
     VIRTUAL,
     encode_value,
 )
+from jido_cluster.session import current_seen, is_in_session
 from jido_cluster.signals.handler import (
     ON,
     Declaration,
@@ -153,10 +158,15 @@ class Connection:
             extra = {**(extra or NO_EXTRA), VIRTUAL: ref.virtual_name}
         if with_meta:
             extra = {**(extra or NO_EXTRA), META: 1}
-        if CURRENT.get() is None and ref.op_id is None:
+            if ref.op_id is None and current_turn.get() is None:
+                # The caller is told its id, and may use it again: nobody acknowledges such a one.
+                extra[OP_ID] = new_id("request-")
+        if CURRENT.get() is None and ref.op_id is None and not is_in_session():
             return self.client.submit(kind, ref.id, name, body, seconds, extra), load
-        seconds, extra = self.envelope(seconds, extra, ref.op_id)
+        seconds, extra = self.envelope(seconds, extra, ref.op_id, (ref.id, name, body))
+        seen, extra = self._in_session(extra)
         call = self.client.submit(kind, ref.id, name, body, seconds, extra)
+        call.seen = seen
         turn = current_turn.get()
         if kind == CALL and turn is not None and turn.is_running:
             turn.begin_await(call, ref.id)
@@ -187,17 +197,30 @@ class Connection:
         """Ask for a stream."""
         seconds = ref.timeout or declaration.timeout or self.config.call_timeout
         extra = {VIRTUAL: ref.virtual_name} if ref.virtual_name is not None else None
-        seconds, extra = self.envelope(seconds, extra, None)
+        called = (ref.id, declaration.type, body)
+        seconds, extra = self.envelope(seconds, extra, None, called)
+        seen, extra = self._in_session(extra)
         inflow = self.client.submit_stream(ref.id, declaration.type, body, seconds, extra)
+        inflow.call.seen = seen
         turn = current_turn.get()
         if turn is not None and turn.is_running:
             turn.begin_await(inflow.call, ref.id)
         return inflow
 
     def envelope(
-        self, seconds: float, extra: dict[str, Any] | None, op_id: str | None
+        self,
+        seconds: float,
+        extra: dict[str, Any] | None,
+        op_id: str | None,
+        called: tuple[str, str, bytes],
     ) -> tuple[float, dict[str, Any] | None]:
         """The time a message gets and its extra parts, given what runs here.
+
+        Args:
+            seconds: What it would get.
+            extra: What it has.
+            op_id: Given by the user.
+            called: Target, signal type or operation, and parameters: they name a nested call.
 
         Raises:
             DeadlineExceededError: The running turn or action has no time left.
@@ -218,7 +241,8 @@ class Connection:
                 CHAIN: [*turn.chain, turn.agent_id],
                 AGE: turn.age,
                 TRACE: turn.trace,
-                OP_ID: op_id or turn.nested_id(),
+                FENCE: list(turn.version),
+                OP_ID: op_id or turn.nested_op(*called).text,
             }
         elif context is not None:
             extra = {**(extra or NO_EXTRA), TRACE: context.trace}
@@ -228,18 +252,49 @@ class Connection:
             extra = {**(extra or NO_EXTRA), OP_ID: op_id}
         return seconds, extra
 
+    def _in_session(
+        self, extra: dict[str, Any] | None
+    ) -> tuple[Seen | None, dict[str, Any] | None]:
+        """The session of what runs here, and the extra parts of a message of it.
+
+        Raises:
+            SessionUnavailableError: The session has seen too much for one token.
+        """
+        seen = current_seen()
+        turn = current_turn.get()
+        if seen is None and turn is not None and turn.is_running:
+            text = turn.session_text()
+            if turn.seen is None and text is not None:  # in a worker: nobody has read it yet
+                view, key = self.client.view, self.client.session_key
+                turn.seen = Seen.read(text, key, view.cluster_id, view.recovery_no)
+            seen = turn.seen
+        if seen is None:
+            return None, extra
+        return seen, {**(extra or NO_EXTRA), SESSION: seen.checked_text()}
+
     def operate(
-        self, ref: "Target", operation: str, body: bytes = b"null", op_id: str | None = None
+        self, ref: "Target", operation: str, body: bytes = b"null", *, level: str | None = None
     ) -> Call:
-        """Ask an agent's host for something."""
-        seconds, extra = self.envelope(
-            ref.timeout or self.config.call_timeout, None, op_id or ref.op_id
-        )
-        return self.client.submit(OPERATION, ref.id, operation, body, seconds, extra)
+        """Ask an agent's host for something.
+
+        Args:
+            ref: The agent.
+            operation: What.
+            body: Its parameters.
+            level: Of a read; None for that of the agent.
+        """
+        seconds = ref.timeout or self.config.call_timeout
+        extra = None if level is None else {LEVEL: level}
+        called = (ref.id, operation, body)
+        seconds, extra = self.envelope(seconds, extra, ref.op_id, called)
+        seen, extra = self._in_session(extra)
+        call = self.client.submit(OPERATION, ref.id, operation, body, seconds, extra)
+        call.seen = seen
+        return call
 
     def node_name(self, node_id: str) -> str:
         """Name of a node, or its id when the node is no more."""
-        member = self.client.view.member(node_id)
+        member = self.client.view.by_id(node_id)
         return member.name if member is not None else node_id
 
 

@@ -23,6 +23,7 @@ from jido_cluster.exec.options import load_options
 from jido_cluster.exec.resource import Resource, override_all
 from jido_cluster.ids import check_id, new_id
 from jido_cluster.runtime.flow import Outflow
+from jido_cluster.runtime.schedules import next_due, planned, with_timers
 from jido_cluster.runtime.turn import (
     CANCEL,
     DELETE,
@@ -40,6 +41,7 @@ from jido_cluster.runtime.turn import (
 )
 from jido_cluster.signals.handler import Declaration, declaration_of, name_arguments
 from jido_cluster.signals.signal import Signal, from_wire
+from jido_state.timers import NO_TIMERS, Timer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,6 +82,7 @@ class AgentHarness(Generic[A]):
         self._clock = time.monotonic()
         self._wall = time.time()
         self._binding = _StubBinding()
+        self._timers = NO_TIMERS
         self.emitted: list[Signal] = []
         self.sent: list[tuple[str, Signal]] = []
         self.started: list[Instruction] = []
@@ -182,7 +185,9 @@ class AgentHarness(Generic[A]):
         Raises:
             HandlerNotFoundError: None matches.
         """
-        signal = from_wire(encode_signal(signal, None))
+        await self._deliver(from_wire(encode_signal(signal, None)))
+
+    async def _deliver(self, signal: Signal, fired: Timer | None = None) -> None:
         handlers = self._spec.handlers_for(signal.type)
         matches = [(handler, deliver_params(handler, signal)) for handler in handlers]
         agent = await self._activate()
@@ -191,20 +196,37 @@ class AgentHarness(Generic[A]):
         context.agent = agent
         try:
             await self._bounded(context, run_signal(matches, agent, context))
-            self._commit(agent, context)
+            self._commit(agent, context, fired)
         except JidoError:
             self._drop()
             raise
 
     async def advance(self, seconds: float) -> None:
-        """Let virtual time pass: what `ctx.now` and `ctx.remaining` go by."""
-        self._clock += seconds
-        self._wall += seconds
+        """Let virtual time pass: what `ctx.now`, `ctx.remaining` and the agent's timers go by.
+
+        Each timer fires at its own time, as a turn. One whose turn fails raises here, with time
+        standing still where it is; it is due again in the next `advance`. While a turn runs, no
+        timer fires: an agent has one turn at a time.
+        """
+        end = self._wall + seconds
+        while not self._running and (fired := self._next_timer(end)) is not None:
+            self._pass(max(fired.due_ms / 1000 - self._wall, 0.0))
+            await self._deliver(planned(fired, fired.op_id(self._id).text), fired)
+        self._pass(end - self._wall)
         now = asyncio.get_running_loop().time()
         for context, limit in self._running:
             if context.deadline is not None and context.deadline <= self._clock:
                 limit.reschedule(now)
         await asyncio.sleep(0)
+
+    def _pass(self, seconds: float) -> None:
+        self._clock += seconds
+        self._wall += seconds
+
+    def _next_timer(self, end: float) -> Timer | None:
+        """The timer to fire first until then, by the wall clock, in seconds."""
+        due = self._timers.due(math.floor(end * 1000))
+        return due[0] if due else None
 
     async def _bounded(self, context: TurnContext, work: Coroutine[Any, Any, T]) -> T:
         """The result of a turn, unless `advance` passes its deadline first."""
@@ -255,10 +277,16 @@ class AgentHarness(Generic[A]):
             assign(self._live, TURN, None)
             self._live = None
 
-    def _commit(self, agent: Agent, context: TurnContext) -> None:
+    def _commit(self, agent: Agent, context: TurnContext, fired: Timer | None = None) -> None:
+        effects = context.take_effects()
+        timers = with_timers(self._timers, effects, context.version)
+        if fired is not None:
+            left = timers.fire(fired, next_due(fired, int(self._wall * 1000)))
+            timers = timers if left is None else left
         self._state = commit_state(self._spec, agent, self._state)
+        self._timers = timers
         self._seq += 1
-        for effect in context.take_effects():
+        for effect in effects:
             self._record(effect)
 
     def _record(self, effect: Effect) -> None:
@@ -283,7 +311,7 @@ class AgentHarness(Generic[A]):
             body,
             None,
             self._clock + TURN_SECONDS,
-            (1, 0, "test", self._seq + 1),
+            (0, 1, 0, 0, self._seq + 1),
             self._wall,
             self._seq == 0,
             0,

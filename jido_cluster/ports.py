@@ -5,10 +5,14 @@ what was in flight may have run), and with `PeerTroubleError` when it only could
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jido_cluster.runtime.view import Member, View
+
+if TYPE_CHECKING:
+    from jido_state.entries import PersistEntries
+    from jido_state.messages import Persist
 
 
 class PeerTroubleError(ConnectionError):
@@ -34,8 +38,91 @@ class Transport(Protocol):
         """
         ...
 
-    async def newer_view(self, epoch: int) -> View:
-        """The first view with a higher epoch; waits until there is one."""
+    async def newer_view(self, source: str) -> View:
+        """The first view whose `source` is another one; waits until there is one."""
+        ...
+
+
+class Peers(Protocol):
+    """One-way messages between the processes of a cluster; lost, late, repeated ones are fine.
+
+    A process is named by its node and its part of it: 0 is the supervisor, 1 and up are hosts.
+    """
+
+    def start(self, listener: "PeerListener") -> None:
+        """Tell this listener what comes; nothing is told before, or within a call of it."""
+        ...
+
+    def know(self, node: int, part: int, address: str, life: int) -> None:
+        """Where a process is from now on; "" for nowhere.
+
+        An address names one process and is never used again. With another one, what was to go to
+        the process before is dropped, and nothing that it still sends is heard. `life` is that of
+        the announcement, for people.
+        """
+        ...
+
+    def send(self, node: int, part: int, message: Any) -> None:
+        """Queue a message; everything of one pass of the loop leaves as one frame.
+
+        Dropped without a word when the process is unknown or unreachable.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all links at once, as a crash would."""
+        ...
+
+
+class PeerListener(Protocol):
+    """Hears what comes from the other processes."""
+
+    def received(self, node: int, part: int, messages: list[Any]) -> None:
+        """Messages of another process, in its order."""
+        ...
+
+    def gone(self, node: int, part: int) -> None:
+        """Certain: the process at the address that is known of these is dead."""
+        ...
+
+    def back(self, node: int, part: int) -> None:
+        """There is a connection to the process of these."""
+        ...
+
+
+class Disk(Protocol):
+    """Makes durable what the replicas of one process ask for, in their order."""
+
+    def start(self, listener: "DiskListener") -> None:
+        """Tell this listener what has become durable; never within a call of it."""
+        ...
+
+    def write(self, group: int, rno: int, effect: "Persist | PersistEntries") -> None:
+        """Make it durable, whole and after everything asked before.
+
+        Args:
+            group: Whose.
+            rno: The assignment of the replica that asks.
+            effect: What is to be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """End at once; what is not durable may be lost."""
+        ...
+
+
+class DiskListener(Protocol):
+    """Hears what has become of writes."""
+
+    def durable(
+        self, written: "Sequence[tuple[int, int, Persist | PersistEntries]]", appended: int
+    ) -> None:
+        """These writes are durable, in their order; with the store's append counter."""
+        ...
+
+    def full(self, *, is_full: bool) -> None:
+        """The disk has no room, or has room again and holds everything."""
         ...
 
 

@@ -10,9 +10,9 @@ from jido_cluster.agent import Agent, Consistency, agent_named
 from jido_cluster.connection import Connection, Target
 from jido_cluster.errors import InvalidInputError
 from jido_cluster.portal import Portal
+from jido_cluster.runtime.fence import Fence, fence_of
 from jido_cluster.runtime.link import look
 from jido_cluster.runtime.operations import DELETE, INFO, PASSIVATE, STATE
-from jido_cluster.runtime.turn import Fence
 from jido_cluster.runtime.wire import CALL, CAST
 from jido_cluster.signals.signal import Signal
 from jido_cluster.streams import Stream
@@ -99,12 +99,12 @@ class AsyncAgentRef(Generic[A_co]):
         await self._ready()
         connection = self._connection
         call, load = connection.submit(CALL, self._target, target, args, kwargs, with_meta=True)
-        body, (config_no, round_, node, seq, node_id, durability) = await call
+        body, (version, node_id, durability) = await call
         return Reply(
             value=load(body),
             op_id=connection.client.op_id(call),
             durability=durability,
-            fence=Fence(config_no, round_, node, seq),
+            fence=Fence(*fence_of(version)),
             node=connection.node_name(node_id),
             attempts=call.attempts,
         )
@@ -163,14 +163,19 @@ class AsyncAgentRef(Generic[A_co]):
         """A detached copy of the committed state.
 
         Args:
-            consistency: The level of the read; every level is the leader's committed state while
-                states are kept in memory.
+            consistency: The level of this read; None for the one of the agent's type. Only a weaker
+                one than that can be had: what was written at a level cannot be read at a higher.
+
+        Raises:
+            InvalidInputError: The level is unknown, or stronger than the agent's.
+            AgentNotFoundError: There is no such agent.
         """
         await self._ready()
         if consistency not in (None, "eventual", "session", "strong"):
             message = f"consistency is {consistency!r}; use 'eventual', 'session' or 'strong'"
             raise InvalidInputError(message)
-        type_name, data = from_json(await self._connection.operate(self._target, STATE))
+        body = await self._connection.operate(self._target, STATE, level=consistency)
+        type_name, data = from_json(body)
         return agent_named(type_name).load(data.encode())  # type: ignore[return-value]
 
     async def info(self) -> AgentInfo:

@@ -17,7 +17,7 @@ from jido_cluster.exec.action import spec_of
 from jido_cluster.exec.context import current_context
 from jido_cluster.exec.handle import RunStatus
 from jido_cluster.exec.many import check_limits
-from jido_cluster.exec.needs import Needs
+from jido_cluster.exec.needs import Needs, needs_to_data
 from jido_cluster.exec.options import check_options, dump_options
 from jido_cluster.exec.outcome import Outcome, load_outcome
 from jido_cluster.exec.work import Work
@@ -25,7 +25,6 @@ from jido_cluster.ids import new_id
 from jido_cluster.portal import Portal
 from jido_cluster.runtime.link import look
 from jido_cluster.runtime.runs import CANCEL, ENDED, START, WAIT
-from jido_cluster.runtime.turn import needs_to_data
 from jido_cluster.runtime.view import run_id_at, shard_of
 from jido_cluster.runtime.wire import encode_value, pack, unpack
 
@@ -235,7 +234,7 @@ async def start_run(
             outer.trace if outer is not None else None,
         )
     )
-    seconds, _ = connection.envelope(connection.config.call_timeout, None, None)
+    seconds, _ = connection.envelope(connection.config.call_timeout, None, None, ("", "run", b""))
     await client.submit_to_run(run_id, START, request, seconds)
     return AsyncRunRef(connection, run_id, spec.work)
 

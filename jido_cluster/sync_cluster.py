@@ -19,6 +19,7 @@ from jido_cluster.exec.run import AsyncRun, SyncRun
 from jido_cluster.portal import Portal
 from jido_cluster.refs import AgentRef, AsyncAgentRef
 from jido_cluster.runrefs import RunRef
+from jido_cluster.session import Session
 from jido_cluster.types import ActionInfo, AgentInfo, NodeInfo
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class Cluster:
     def options(self, *, timeout: float | None = None, op_id: str | None = None) -> Self:
         """As `AsyncCluster.options`."""
         return type(self)(self._inner.options(timeout=timeout, op_id=op_id), self._portal)
+
+    def session(self, token: str | None = None) -> Session:
+        """As `AsyncCluster.session`."""
+        return self._inner.session(token)
 
     def spawn(
         self, agent_type: Callable[P, A], agent_id: str, /, *args: P.args, **state: P.kwargs

@@ -5,10 +5,11 @@ Levels, cheapest first: call a handler as a plain method; `AgentHarness` for who
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jido_cluster._local.clock import VirtualLoop
 from jido_cluster._local.runtime import LocalRuntime, LocalTransport, check_local
@@ -17,15 +18,19 @@ from jido_cluster.cluster import AsyncCluster
 from jido_cluster.config import ClusterConfig
 from jido_cluster.connection import Connection
 from jido_cluster.connections import Binding, forget_process_binding, set_process_binding
-from jido_cluster.errors import InvalidOutputError, UsageError
+from jido_cluster.errors import InvalidInputError, InvalidOutputError, UsageError
 from jido_cluster.exec.resource import Resource, override_all
 from jido_cluster.harness import AgentHarness
 from jido_cluster.ids import new_id
 from jido_cluster.portal import Portal, new_loop
 from jido_cluster.runtime.client import Client
+from jido_cluster.runtime.seen import session_key
+from jido_cluster.runtime.wire import encode_value
 from jido_cluster.sync_cluster import Cluster
 
-__all__ = ["AgentHarness", "AsyncLocalCluster", "LocalCluster", "check_state"]
+__all__ = ["AgentHarness", "AsyncLocalCluster", "LocalCluster", "check_state", "check_upgrade"]
+
+A = TypeVar("A", bound=Agent)
 
 
 class AsyncLocalCluster(AsyncCluster):
@@ -154,7 +159,10 @@ async def start_local(
     name = new_id("local-")
     driver: LocalDriver
 
+    key = session_key(secrets.token_hex(16))
+
     def bind(client: Client) -> Binding:
+        client.session_key = key
         return Binding(Connection(name, client, settings, driver, "local"), loop)
 
     runtime = LocalRuntime(nodes, settings, bind)
@@ -167,6 +175,7 @@ async def start_local(
         raise
     client = Client(LocalTransport(runtime), runtime.view)
     await client.start()
+    client.session_key = key
     connection = Connection(name, client, settings, driver, "local")
     set_process_binding(name, Binding(connection, loop))
     return AsyncLocalCluster(connection)
@@ -189,6 +198,25 @@ def start_local_sync(
         portal.stop()
         raise
     return LocalCluster(inner, portal)
+
+
+def check_upgrade(agent_type: type[A], data: dict[str, Any], version: int) -> A:
+    """The agent that an old record becomes today.
+
+    Args:
+        agent_type: The class as it is now.
+        data: The fields as the older class stored them, of JSON's shape.
+        version: Of the older class.
+
+    Raises:
+        InvalidInputError: `version` is not an earlier one of the class.
+        InvalidOutputError: `on_upgrade` failed, or what it made does not validate.
+    """
+    spec = spec_of(agent_type)
+    if not 1 <= version < spec.version:
+        message = f"version is {version!r}; use one below {spec.version}, that of {spec.name!r}"
+        raise InvalidInputError(message)
+    return spec.load(spec.current_state(encode_value(data), version))  # type: ignore[return-value]
 
 
 def check_state(agent: Agent) -> None:

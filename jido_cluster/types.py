@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from jido_cluster.agent import Consistency
-from jido_cluster.runtime.turn import Fence
+from jido_cluster.runtime.fence import Fence
 from jido_cluster.runtime.view import MemberStatus
 
 R_co = TypeVar("R_co", covariant=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def ray_nodes() -> "Iterator[RayNodes]":
-    """Three Ray nodes that last for the session; tests that kill one add another."""
+    """Three Ray nodes that last for the session; those that tests kill are started again."""
     from tests.ray_support import ray_nodes as start
 
     with start(3) as nodes:
@@ -37,12 +37,15 @@ def ray_nodes() -> "Iterator[RayNodes]":
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(ray_nodes: "RayNodes") -> "Iterator[Cluster]":
-    """The runtime on the session's Ray nodes, connected."""
+def ray_cluster(
+    ray_nodes: "RayNodes", tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[Cluster]":
+    """The runtime on the session's Ray nodes, connected; a killed node comes back with its data."""
     from jido_cluster import Cluster
     from tests.contract.support import CONFIG
 
-    with Cluster.connect(ray_nodes.address, config=CONFIG) as cluster:
+    config = CONFIG.model_copy(update={"data_dir": tmp_path_factory.mktemp("nodes")})
+    with Cluster.connect(ray_nodes.address, config=config) as cluster:
         yield cluster
 
 

@@ -37,6 +37,7 @@ class RayNodes:
 
         self._ray = Cluster()
         self._nodes: dict[str, Any] = {}
+        self._killed: list[str] = []
         self._count = 0
         self.add()
 
@@ -54,14 +55,23 @@ class RayNodes:
         """Start one more node, as `ray start` on another machine would."""
         self._count += 1
         name = f"node-{self._count}"
+        self._start(name)
+        return name
+
+    def restart(self) -> None:
+        """Start the nodes that were killed, each with the slot of the data directory it had."""
+        while self._killed:
+            self._start(self._killed.pop())
+
+    def _start(self, name: str) -> None:
         self._nodes[name] = self._ray.add_node(
             wait=False,
             node_name=name,
             num_cpus=2,
             object_store_memory=80_000_000,
             include_dashboard=False,
+            labels={"jido.slot": name.removeprefix("node-")},
         )
-        return name
 
     def kill(self, name: str) -> None:
         """SIGKILL the raylet and every worker of a node at once, as a loss of power would."""
@@ -77,6 +87,7 @@ class RayNodes:
             _kill(process)
         psutil.wait_procs([*victims, *tree], timeout=10.0)
         self._ray.remove_node(node, allow_graceful=False)
+        self._killed.append(name)
 
     def processes(self, name: str, title: str) -> list[psutil.Process]:
         """Worker processes of a node whose title holds the text, an actor's class for instance."""
@@ -149,18 +160,21 @@ class Deadline:
         time.sleep(0.02)
 
 
-def complete(nodes: RayNodes, cluster: Any, count: int = 3) -> None:
-    """See that there are `count` nodes and that all of them serve shards."""
-    while len(nodes.names) < count:
-        nodes.add()
+def complete(nodes: RayNodes, cluster: Any) -> None:
+    """See that all nodes that ever were are there, and that all of them serve shards."""
+    nodes.restart()
     wait_members(cluster, nodes.names)
 
 
 def wait_members(cluster: Any, names: tuple[str, ...], seconds: float = START_SECONDS) -> None:
-    """Return when exactly these nodes are members and each of them serves shards."""
+    """Return when exactly these nodes answer, and each of them serves shards.
+
+    A node that was killed stays a member until nothing names it any more.
+    """
     deadline = within(seconds)
     while True:
-        infos = {info.name: info for info in cluster.nodes()}
+        infos = {info.name: info for info in cluster.nodes() if info.is_reachable}
         if set(infos) == set(names) and all(info.shards_led > 0 for info in infos.values()):
             return
-        deadline.pause(f"membership of {sorted(names)} (now {sorted(infos)})")
+        led = {name: info.shards_led for name, info in sorted(infos.items())}
+        deadline.pause(f"membership of {sorted(names)} (now {led})")

@@ -138,7 +138,7 @@ def test_nodes_are_listed_for_programs(connect: Connect) -> None:
     assert [node["name"] for node in found] == ["node-1", "node-2", "node-3"]
     assert sum(node["agents"] for node in found) == 1
     assert found[0] == {
-        "id": "node-1.0",
+        "id": "node-1.id",
         "name": "node-1",
         "status": "up",
         "is_reachable": True,
@@ -280,7 +280,7 @@ def test_a_call_says_what_its_result_rests_on(connect: Connect) -> None:
     )
     assert found["value"] == 2
     assert (found["op_id"], found["node"], found["attempts"]) == ("twice", node, 1)
-    assert found["durability"] == "memory"
+    assert found["durability"] == "quorum"
     assert set(found["fence"]) == {"config_no", "round", "node", "seq"}
 
 

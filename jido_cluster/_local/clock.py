@@ -6,8 +6,15 @@ from typing import Any, Final
 _ROUNDS: Final = 100_000  # passes of the loop without rest: something spins
 
 
+def is_virtual(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether time on this loop is simulated: it says so, and time then passes in jumps."""
+    return bool(getattr(loop, "is_virtual", False))
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Timers fire in order as `advance` passes them; input, threads and callbacks run as ever."""
+
+    is_virtual: Final = True
 
     def __init__(self) -> None:
         self._virtual = 0.0

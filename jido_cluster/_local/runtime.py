@@ -8,33 +8,61 @@ task instead of on another machine, and `kill` is known to everybody at once.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from jido_cluster._local.clock import VirtualLoop
+from jido_cluster._local.disk import MemoryDisk
+from jido_cluster._local.peers import LocalPeers, Switchboard
 from jido_cluster.config import ClusterConfig
 from jido_cluster.errors import InvalidInputError, UsageError
 from jido_cluster.exec.context import ClusterBinding
 from jido_cluster.exec.stream import Put
+from jido_cluster.ids import new_id
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.actions import import_modules, run_request
-from jido_cluster.runtime.coordinator import Coordinator
 from jido_cluster.runtime.host import ShardHost
-from jido_cluster.runtime.roster import RosterKeeper
-from jido_cluster.runtime.view import Member, View
+from jido_cluster.runtime.peer_messages import Leads
+from jido_cluster.runtime.replicas import Replicas, part_of_shard
+from jido_cluster.runtime.schedules import next_due
+from jido_cluster.runtime.view import Lead, Member, View
 from jido_cluster.runtime.wire import unpack
 from jido_cluster.runtime.worker import Worker
+from jido_placement.changes import apply_all
+from jido_placement.commands import BecomeUp, Command, Join
+from jido_placement.record import ROOT, MemberRecord, Record, found
+from jido_placement.rehearsal import preview
+from jido_placement.steps import World
+from jido_state.node import Node
+from jido_state.service import Service
+from jido_state.settings import GroupSettings
 
 MAX_NODES: Final = 64
+PREFER_SECONDS: Final = 2.0  # until a node that is back leads again
+TICK: Final = 0.25  # seconds
+VIRTUAL_TICK: Final = 120.0  # ten hours of it, in which nothing happens, take some seconds
+# Nothing is lost between nodes of one process, and whoever is killed is known to be: the times
+# count only where a test cuts the network.
+SETTINGS: Final = GroupSettings(
+    election_ms=2_500, heartbeat_ms=600, jitter_ms=0, rank_ms=1_000, resend_ms=500, max_gap_ms=1_000
+)
+# A tick of all shards costs real time, and in hours there are many. What comes of a kill waits for
+# none (`Replicas.hurry`).
+VIRTUAL_SETTINGS: Final = replace(
+    SETTINGS, election_ms=480_000, heartbeat_ms=120_000, max_gap_ms=240_000
+)
 CORES: Final = 4.0  # what a node claims to have; runs are tasks of one loop, so it limits nothing
 
 
 class LocalNode:
-    """One node: a roster keeper and its hosts."""
+    """One node: its hosts, and the disks that outlive them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, index: int, hosts: int) -> None:
         self.name = name
-        self.generation = 0
-        self.keeper = RosterKeeper()
+        self.index = index
+        self.boot = 1
+        self.disks = [MemoryDisk() for _ in range(hosts)]
+        self.peers: list[LocalPeers] = []
         self.hosts: dict[str, ShardHost] = {}
         self.transports: list[LocalTransport] = []  # of its hosts
         self.runs: set[asyncio.Task[Any]] = set()
@@ -42,17 +70,40 @@ class LocalNode:
 
     @property
     def id(self) -> str:
-        """Changes when the node is restarted: it comes back empty."""
-        return f"{self.name}.{self.generation}"
+        """Stays its own over restarts, as its disks do."""
+        return f"{self.name}.id"
 
-    @property
-    def supervisor(self) -> str:
-        """Address of its roster keeper."""
-        return f"supervisor/{self.id}"
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses of its hosts, in this life of the node."""
+        return tuple(f"host/{self.name}.{self.boot}/{part}" for part in range(len(self.disks)))
 
-    def addresses(self, count: int) -> tuple[str, ...]:
-        """Addresses of its hosts."""
-        return tuple(f"host/{self.id}/{index}" for index in range(count))
+    def open_peers(self, switchboard: Switchboard, cluster_id: str) -> None:
+        """Links for the processes of a new life of the node; part 0 is nobody's but listens."""
+        self.peers = []
+        for part in range(1 + len(self.disks)):
+            peers = LocalPeers(switchboard)
+            peers.be(cluster_id, self.index, part)
+            self.peers.append(peers)
+
+
+class _Ears:
+    """Where a supervisor would be: hears what a node's hosts lead."""
+
+    def __init__(self, runtime: "LocalRuntime", node: LocalNode) -> None:
+        self._runtime = runtime
+        self._node = node
+
+    def received(self, node: int, part: int, messages: list[Any]) -> None:
+        """As the port says."""
+        for message in messages:
+            if type(message) is Leads and node == self._node.index:
+                self._runtime.take_leads(node, message)
+
+    def gone(self, node: int, part: int) -> None:
+        """As the port says."""
+
+    def back(self, node: int, part: int) -> None:
+        """As the port says."""
 
 
 class LocalRuntime:
@@ -64,67 +115,189 @@ class LocalRuntime:
             raise InvalidInputError(message)
         self.config = config
         self.loop = asyncio.get_running_loop()
-        self.nodes = {f"node-{n}": LocalNode(f"node-{n}") for n in range(1, count + 1)}
-        self.coordinator = Coordinator(config.shards, config.replicas)
+        hosts = config.hosts_per_node or 1
+        self.nodes = {f"node-{n + 1}": LocalNode(f"node-{n + 1}", n, hosts) for n in range(count)}
         self.started = time.time() - self.loop.time()
+        self.record = _formed(count, config)
+        self.switchboard = Switchboard()
+        self._counter = 0
+        self._settings = VIRTUAL_SETTINGS if self._is_virtual() else SETTINGS
         self._make_binding = make_binding
         self._changed = asyncio.Event()
+        self._preferring: asyncio.TimerHandle | None = None
+        self.view = self._first_view()
 
-    @property
-    def view(self) -> View:
-        """The newest view."""
-        return self.coordinator.view
+    def _first_view(self) -> View:
+        members = []
+        for node in self.nodes.values():
+            members.append(self._member(node))
+            for part, disk in enumerate(node.disks, 1):
+                for number, group in enumerate(self.record.shards):
+                    mine = [one for one in group.replicas if one.node == node.index]
+                    if mine and part_of_shard(number, len(node.disks)) == part:
+                        disk.format(number, mine[0], group.config)
+        replicas = tuple(
+            tuple(one.node for one in group.config.voters) for group in self.record.shards
+        )
+        record = self.record
+        leads = (None,) * len(replicas)
+        return View(
+            record.cluster_id, record.recovery_no, record.epoch, tuple(members), replicas, leads
+        )
+
+    def _member(self, node: LocalNode) -> Member:
+        return Member(
+            node=node.index,
+            id=node.id,
+            name=node.name,
+            status="up",
+            boot=node.boot,
+            life=1,
+            supervisor=f"supervisor/{node.name}",
+            hosts=node.addresses(),
+            resources={"CPU": CORES},
+        )
 
     async def start(self) -> None:
         """Bring all nodes up."""
         for node in self.nodes.values():
             node.is_up = True
-        await self._join(list(self.nodes.values()))
-
-    async def _join(self, nodes: list[LocalNode]) -> None:
-        count = self.config.hosts_per_node or 1
-        view = self.coordinator.join([self._member(node, count) for node in nodes])
-        for node in nodes:
-            for address in node.addresses(count):
-                transport = LocalTransport(self)
-                node.transports.append(transport)
-                host = ShardHost(
-                    address,
-                    node.id,
-                    view,
-                    config=self.config,
-                    transport=transport,
-                    scheduler=LocalScheduler(self),
-                    workers=LocalWorkers(self, node),
-                    wall=self.wall,
-                )
-                host.binding = self._make_binding(host.client)
-                node.hosts[address] = host
-        for node in nodes:
+            node.open_peers(self.switchboard, self.record.cluster_id)
+        for node in self.nodes.values():
+            self._introduce(node)
+            self._make_hosts(node)
+        for node in self.nodes.values():
             for host in node.hosts.values():
                 await host.start()
-        self._announce()
+        await self._until_led()
+        self._prefer_later()
 
-    def _member(self, node: LocalNode, count: int) -> Member:
-        return Member(
-            id=node.id,
-            name=node.name,
-            status="up",
-            supervisor=node.supervisor,
-            hosts=node.addresses(count),
-            weight=1.0,
-            zone=None,
-            labels={},
-            resources={"CPU": CORES},
+    async def _until_led(self) -> None:
+        """Return when every shard has a leader, which takes no time that can be told."""
+        while not all(self.view.leaders):
+            if self._is_virtual():
+                for host in self._hosts():
+                    host.replicas.tick()
+                await asyncio.sleep(0)
+            else:
+                await self.wait_change()
+
+    def _introduce(self, node: LocalNode) -> None:
+        """Everybody knows where the processes of the node are, and they where everybody is."""
+        for other in self.nodes.values():
+            for mine in node.peers if other.is_up else ():
+                for theirs in other.peers:
+                    mine.know(other.index, theirs.part, theirs.address, other.boot)
+                    theirs.know(node.index, mine.part, mine.address, node.boot)
+
+    def _make_hosts(self, node: LocalNode) -> None:
+        node.peers[0].start(_Ears(self, node))
+        for part, (address, disk) in enumerate(zip(node.addresses(), node.disks, strict=True), 1):
+            transport = LocalTransport(self)
+            node.transports.append(transport)
+            host = ShardHost(
+                address,
+                node.id,
+                self.view,
+                config=self.config,
+                transport=transport,
+                scheduler=LocalScheduler(self),
+                workers=LocalWorkers(self, node),
+                wall=self.wall,
+            )
+            host.binding = self._make_binding(host.client)
+            host.replicas = Replicas(
+                self._core(node, part, disk),
+                part,
+                peers=node.peers[part],
+                disk=disk,
+                wall=self.wall,
+                hosts_of=lambda _: self.config.hosts_per_node or 1,
+                upper=host,
+                tick_seconds=VIRTUAL_TICK if self._is_virtual() else TICK,
+                rank_seconds=self._settings.rank_ms / 1000,
+            )
+            node.hosts[address] = host
+
+    def _core(self, node: LocalNode, part: int, disk: MemoryDisk) -> Node:
+        hosts = len(node.disks)
+
+        def owns(group: int) -> bool:
+            return group != ROOT and part_of_shard(group, hosts) == part
+
+        def service(emit: Any, group: Any, **known: Any) -> Service:
+            return Service(
+                emit,
+                group,
+                boot=node.boot,
+                settings=self._settings,
+                next_due=next_due,
+                **known,
+            )
+
+        core = Node(
+            node.index,
+            self.record,
+            disk.stored(),
+            service,
+            self._settings,
+            int(self.loop.time() * 1000),
+            1 + node.boot,
+            owns=owns,
         )
+        core.reachable = frozenset(one.index for one in self.nodes.values() if one.is_up)
+        return core
 
-    def _announce(self) -> None:
+    def take_leads(self, node: int, leads: Leads) -> None:
+        """A host tells which shards it leads."""
+        view = self.view
+        for shard, ballot in leads.rows:
+            view = view.with_lead(shard, Lead(ballot, node))
+        self._show(view)
+
+    def _prefer(self) -> None:
+        """Have shards led where they are to be, a while after nodes have come or gone."""
+        up = {node.index for node in self.nodes.values() if node.is_up}
+        is_done = True
+        for host in self._hosts():
+            for shard in host.replicas.led_shards():
+                first = next((one for one in self.view.replicas[shard] if one in up), None)
+                if first is not None:
+                    is_done = host.replicas.hand_over(shard, first) and is_done
+        if not is_done:
+            self._prefer_later()
+
+    def _prefer_later(self) -> None:
+        if self._preferring is not None:
+            self._preferring.cancel()
+        self._preferring = self.loop.call_later(PREFER_SECONDS, self._prefer)
+
+    def _show_member(self, member: Member, *, is_gone: bool = False) -> None:
+        """A node has come or gone."""
+        view = self.view
+        members = tuple(member if one.node == member.node else one for one in view.members)
+        leads = tuple(
+            None if is_gone and lead is not None and lead.node == member.node else lead
+            for lead in view.leads
+        )
+        cluster, recovery, epoch = view.cluster_id, view.recovery_no, view.epoch + 1
+        self._show(View(cluster, recovery, epoch, members, view.replicas, leads))
+
+    def _show(self, view: View) -> None:
+        if view is self.view:
+            return
+        self._counter += 1
+        view.source = f"local:{self._counter}"
+        self.view = view
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def wait_change(self) -> None:
         """Return when there is another view."""
         await self._changed.wait()
+
+    def _hosts(self) -> list[ShardHost]:
+        return [host for node in self.nodes.values() if node.is_up for host in node.hosts.values()]
 
     def wall(self) -> float:
         """Time for people: that of the loop, on a calendar."""
@@ -135,13 +308,6 @@ class LocalRuntime:
         for node in self.nodes.values():
             if node.is_up and address in node.hosts:
                 return node.hosts[address]
-        return None
-
-    def keeper(self, supervisor: str) -> RosterKeeper | None:
-        """The roster keeper at an address, if its node is up."""
-        for node in self.nodes.values():
-            if node.is_up and node.supervisor == supervisor:
-                return node.keeper
         return None
 
     def node_by_id(self, id_: str) -> LocalNode | None:
@@ -173,8 +339,10 @@ class LocalRuntime:
         for host in hosts:
             await host.close()
         self._disconnect(node)
-        self.coordinator.leave(node.id)
-        self._announce()
+        for peers in node.peers:
+            peers.close()
+        self._show_member(replace(self._member(node), status="down"), is_gone=True)
+        self._tell_reachable()
 
     def _disconnect(self, node: LocalNode) -> None:
         """What the kernel tells the others when the connections of a dead node close."""
@@ -184,34 +352,49 @@ class LocalRuntime:
                 for transport in transports:
                     host.disconnected(transport)
 
+    def _tell_reachable(self) -> None:
+        """What failure detectors would find."""
+        up = frozenset(node.index for node in self.nodes.values() if node.is_up)
+        for host in self._hosts():
+            host.replicas.core.reachable = up
+
     async def restart(self, name: str) -> None:
-        """Bring a killed node back, empty."""
+        """Bring a killed node back, with what its disks hold."""
         node = self.named(name)
         if node.is_up:
             message = f"node {name!r} is up; kill it first"
             raise UsageError(message)
-        node.generation += 1
-        node.keeper = RosterKeeper()
+        node.boot += 1
         node.is_up = True
-        await self._join([node])
+        node.open_peers(self.switchboard, self.record.cluster_id)
+        self._introduce(node)
+        self._show_member(self._member(node))
+        self._make_hosts(node)
+        self._tell_reachable()
+        for host in node.hosts.values():
+            await host.start()
+        self._prefer_later()
 
     async def settle(self) -> None:
         """Return when nothing is in flight: no call, no turn, no run, no move."""
         quiet = 0
         while quiet < 3:
-            # A short real pause, not only a pass of the loop: sync handlers run in threads.
+            # A short real pause, not only a pass of the loop: sync handlers run in threads. It
+            # would not end where time passes only when it is told to.
             await asyncio.sleep(0 if self._is_virtual() else 0.001)
             quiet = 0 if self._is_busy() else quiet + 1
 
     def _is_virtual(self) -> bool:
+        """Whether time stands still until it is told to pass, hours at a go."""
         return isinstance(self.loop, VirtualLoop)
 
     def _is_busy(self) -> bool:
-        hosts = [h for n in self.nodes.values() if n.is_up for h in n.hosts.values()]
-        return any(h.is_working() for h in hosts)
+        return any(host.is_working() for host in self._hosts())
 
     async def stop(self) -> None:
         """End all nodes."""
+        if self._preferring is not None:
+            self._preferring.cancel()
         for node in self.nodes.values():
             if node.is_up:
                 node.is_up = False
@@ -219,10 +402,20 @@ class LocalRuntime:
                     run.cancel()
                 for host in node.hosts.values():
                     await host.close()
-        self._announce()
 
 
 MakeBinding = Callable[[Any], ClusterBinding]
+
+
+def _formed(count: int, config: ClusterConfig) -> Record:
+    """The record of a cluster that has formed: all nodes up, every shard with its replicas."""
+    founder = MemberRecord(0, "node-1.id", 1, 0, "node-1")
+    record = found(new_id(), founder, shards=config.shards, replicas=config.replicas, expect=count)
+    commands: list[Command] = []
+    for node in range(1, count):
+        commands.append(Join(f"node-{node + 1}.id", node, f"node-{node + 1}", (), 1.0, None, ""))
+        commands.append(BecomeUp(node, 1))
+    return preview(apply_all(record, commands)[0], World()).record
 
 
 class LocalTransport:
@@ -247,17 +440,13 @@ class LocalTransport:
         return answer
 
     async def ask(self, supervisor: str, operation: str, data: bytes) -> bytes:
-        """As the port says."""
-        keeper = self._runtime.keeper(supervisor)
-        await asyncio.sleep(0)
-        if keeper is None:
-            message = f"{supervisor} is down"
-            raise PeerTroubleError(message)
-        return keeper.answer(operation, data)
+        """As the port says; nobody is there to be asked."""
+        message = f"{supervisor} answers nothing"
+        raise PeerTroubleError(message)
 
-    async def newer_view(self, epoch: int) -> View:
+    async def newer_view(self, source: str) -> View:
         """As the port says."""
-        while self._runtime.view.epoch <= epoch:
+        while self._runtime.view.source == source:
             await self._runtime.wait_change()
         return self._runtime.view
 

@@ -1,6 +1,7 @@
 """Connecting to the runtime on a Ray cluster, and starting it when it is not there."""
 
 import asyncio
+import contextlib
 import secrets
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -10,9 +11,10 @@ from ray import cloudpickle
 from ray.exceptions import RayError
 
 from jido_cluster._ray import session
+from jido_cluster._ray.discovery import node_actors
 from jido_cluster._ray.names import SUPERVISOR, namespace, node_actor
 from jido_cluster._ray.process import Settings
-from jido_cluster._ray.supervisor import make_supervisor
+from jido_cluster._ray.supervisor import count_nodes, make_supervisor
 from jido_cluster._ray.transport import RayTransport, call, is_not_installed, translate
 from jido_cluster.config import ClusterConfig
 from jido_cluster.connection import Connection
@@ -20,11 +22,12 @@ from jido_cluster.errors import ClusterUnavailableError, ConfigError, JidoError
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.actions import import_modules
 from jido_cluster.runtime.client import Client
-from jido_cluster.runtime.roster import unpack_large
-from jido_cluster.runtime.view import View
+from jido_cluster.runtime.seen import session_key
 
 CALL_SECONDS: Final = 60.0
 READY_SECONDS: Final = 120.0  # for the runtime to be up on every node
+LED_SECONDS: Final = 30.0  # for every shard to have a leader, which takes a few
+LOOK_SECONDS: Final = 0.1
 
 
 class RuntimeDriver:
@@ -89,7 +92,10 @@ async def connect_ray(
     if start:
         # Whoever only looks, or stops the runtime, does not wait for a node that never comes up.
         await _wait_ready(transport)
-    return await _connection(settings, transport, config)
+    connection = await _connection(settings, transport, config)
+    if start:
+        await _wait_led(connection.client)
+    return connection
 
 
 async def connect_near(settings: Settings, node_id: str) -> Connection:
@@ -101,10 +107,15 @@ async def connect_near(settings: Settings, node_id: str) -> Connection:
 async def _connection(
     settings: Settings, transport: RayTransport, config: ClusterConfig | None
 ) -> Connection:
-    supervisor = await transport.handle(SUPERVISOR)
-    state = unpack_large(await call(supervisor.state.remote(), CALL_SECONDS))
-    view = View.from_data(state[0])
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            transport.also_near(await node_actors(settings.namespace))
+            view = await transport.newer_view("")
+    except (PeerTroubleError, TimeoutError) as error:
+        message = f"no node of the runtime {settings.cluster!r} says who is where: {error}"
+        raise ClusterUnavailableError(message, retry_after=1.0) from error
     client = Client(transport, view)
+    client.session_key = session_key(settings.token)
     await client.start()
     driver = RuntimeDriver(settings, transport)
     used = settings.config
@@ -135,6 +146,7 @@ async def _start_runtime(address: str, name: str, config: ClusterConfig) -> Sett
         token=secrets.token_hex(32),
         config=config,
         release=release(),
+        expect=await asyncio.to_thread(count_nodes),
     )
     try:
         return await asyncio.to_thread(make_supervisor, wanted)
@@ -175,7 +187,18 @@ async def _wait_ready(transport: RayTransport) -> None:
             shown = "; ".join(f"{node}: {reason or 'still starting'}" for node, reason in missing)
             message = f"the runtime is not up on every node after {READY_SECONDS:.0f} s: {shown}"
             raise ClusterUnavailableError(message, retry_after=5.0)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _wait_led(client: Client) -> None:
+    """Return when every shard is led, so that the first calls do not wait.
+
+    A shard whose replicas are not there has no leader for long: its calls say so themselves.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LED_SECONDS):
+            while not all(client.view.leaders):  # noqa: ASYNC110 - the client has no event for it
+                await asyncio.sleep(LOOK_SECONDS)
 
 
 def _near_node() -> str:

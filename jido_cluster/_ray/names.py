@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 SUPERVISOR: Final = "cluster"
+NODE_PREFIX: Final = "node-"
 MAX_CONCURRENCY: Final = 10_000  # calls under way in one actor; each client holds at most three
 
 
@@ -13,12 +14,22 @@ def namespace(cluster: str) -> str:
 
 def node_actor(ray_node_id: str) -> str:
     """Name of a node's supervisor."""
-    return f"node-{ray_node_id}"
+    return f"{NODE_PREFIX}{ray_node_id}"
 
 
 def actor_of(supervisor: str) -> str:
     """Actor behind a supervisor's address, which also holds its life's number."""
     return supervisor.partition("#")[0]
+
+
+def ray_node_of(supervisor: str) -> str:
+    """The Ray node that a supervisor's address names."""
+    return actor_of(supervisor).removeprefix(NODE_PREFIX)
+
+
+def host_prefix(ray_node_id: str) -> str:
+    """What the names of all hosts of a Ray node begin with, and no others."""
+    return f"host-{ray_node_id}-"
 
 
 def actor_options(name: str, namespace_: str, max_restarts: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Settings:
 
     Attributes:
         token: Shown on every TCP connection between the runtime's processes.
+        expect: How many nodes found the cluster: the Ray nodes that were alive at its first start.
     """
 
     cluster: str
@@ -31,6 +32,7 @@ class Settings:
     token: str
     config: ClusterConfig
     release: str
+    expect: int
 
 
 class Code:

@@ -85,8 +85,9 @@ class Incoming:
 
 
 def write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Send one message."""
-    writer.write(_HEADER.pack(len(data)) + data)
+    """Send one message; nothing on a connection that has ended, as whoever reads it finds out."""
+    if not writer.is_closing():  # uvloop raises, where asyncio's own loop says nothing
+        writer.write(_HEADER.pack(len(data)) + data)
 
 
 async def is_refused(ip: str, port: int) -> bool:

@@ -1,15 +1,12 @@
-"""The cluster supervisor: a node supervisor on every living Ray node, and the next view.
+"""The cluster supervisor: keeps a node supervisor on every living Ray node.
 
-One per runtime, on no data path. Ray restarts it when its process dies; it then continues from the
-newest view that any node has.
-
-Evidence that a node is gone: its supervisor's connection closed and the machine refuses both that
-port and the raylet's; or Ray's GCS says so. A supervisor that died alone (the raylet still listens)
-is restarted by Ray and registers again.
+One per runtime, and on no path of data: what it knows is what Ray says is alive, and what drivers
+have shipped. Ray restarts it when its process dies; any node supervisor makes it again when it is
+gone for good. Two of them would be harmless: all that it does is done once however often it is
+asked for.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Coroutine
@@ -20,24 +17,25 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jido_cluster._ray import streams
+from jido_cluster._ray import process
+from jido_cluster._ray.discovery import node_actors
 from jido_cluster._ray.names import SUPERVISOR, actor_options, node_actor
 from jido_cluster._ray.node import make_node_supervisor
 from jido_cluster._ray.process import Settings
 from jido_cluster._ray.transport import RayTransport, call, is_not_installed, translate
 from jido_cluster.errors import ConfigError, JidoError
 from jido_cluster.ports import PeerTroubleError
-from jido_cluster.runtime.coordinator import Coordinator
-from jido_cluster.runtime.roster import unpack_large
-from jido_cluster.runtime.view import Member, View
-from jido_cluster.runtime.wire import pack
+from jido_cluster.runtime.entry import About
 
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS: Final = 0.5  # between looks at Ray's list of nodes
 START_SECONDS: Final = 90.0
-VIEW_WAIT: Final = 20.0
+CODE_SECONDS: Final = 30.0
+RETRY_SECONDS: Final = 1.0
 ZONE_LABELS: Final = ("jido.zone", "ray.io/availability-zone")
+# Of one Ray node, which is another one at each start of the machine's; the record stays.
+PASSING_LABELS: Final = frozenset({"ray.io/node-id"})
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,12 @@ class RayNode:
 
     id: str
     name: str
-    ip: str
-    port: int
     labels: dict[str, str]
     resources: dict[str, float]
 
 
 class ClusterSupervisorActor:
-    """The Ray actor that makes the views of one runtime."""
+    """The Ray actor that keeps the nodes of one runtime."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -64,6 +60,11 @@ class ClusterSupervisorActor:
         await self._ready()
         return self._settings
 
+    async def watch(self) -> None:
+        """Never returns: the call fails when this process dies."""
+        await self._ready()
+        await process.forever()
+
     async def _ready(self) -> None:
         """Begin to supervise, on the first call after a start or restart."""
         if not self._has_started:
@@ -72,13 +73,10 @@ class ClusterSupervisorActor:
         await asyncio.shield(self._recovered)
 
     def _begin(self) -> None:
-        settings = self._settings
-        self._transport = RayTransport(settings.namespace)
-        self._coordinator = Coordinator(settings.config.shards, settings.config.replicas)
-        self._changed = asyncio.Event()
+        self._transport = RayTransport(self._settings.namespace)
         self._nodes: dict[str, RayNode] = {}
-        self._starting: dict[str, asyncio.Task[None]] = {}
-        self._watched: dict[str, asyncio.Task[None]] = {}
+        self._tended: dict[str, asyncio.Task[None]] = {}
+        self._serving: set[str] = set()
         self._problems: dict[str, str] = {}
         self._code: tuple[int, list[bytes]] = (0, [])
         self._definitions: dict[str, bytes] = {}
@@ -86,29 +84,20 @@ class ClusterSupervisorActor:
         self._recovered = asyncio.get_running_loop().create_task(self._recover())
         self._spawn(self._watch_nodes())
 
-    # -- recovery
-
     async def _recover(self) -> None:
-        """Continue from the newest view of any node of an earlier life."""
-        names = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-        for entry in names:
-            if entry["namespace"] != self._settings.namespace:
-                continue
-            if not entry["name"].startswith("node-"):
-                continue
+        """What drivers have shipped in an earlier life, from any node."""
+        try:
+            names = await node_actors(self._settings.namespace)
+        except PeerTroubleError:
+            return
+        for name in names:
             try:
-                handle = await self._transport.handle(entry["name"])
-                data = await call(handle.latest_view.remote(), 5.0)
-                code = await call(handle.code.remote(), 5.0)
+                handle = await self._transport.handle(name)
+                version, pickles = await call(handle.code.remote(), 5.0)
             except (PeerTroubleError, JidoError):
                 continue
-            if data:
-                view = View.from_data(unpack_large(data))
-                if view.shards == self._settings.config.shards:
-                    self._coordinator.adopt(view)
-            if code[0] > self._code[0]:
-                self._code = (code[0], list(code[1]))
-        self._announce()
+            if version > self._code[0]:
+                self._code = (version, list(pickles))
 
     # -- nodes
 
@@ -120,136 +109,59 @@ class ClusterSupervisorActor:
             except Exception:  # the GCS is restarting; what runs goes on without it
                 logger.warning("Ray's list of nodes is out of reach", exc_info=True)
             else:
-                self._nodes = {node.id: node for node in alive}
-                self._compare()
+                self._compare({node.id: node for node in alive})
             await asyncio.sleep(WATCH_SECONDS)
 
-    def _compare(self) -> None:
-        """Start what is missing on living nodes; let go of nodes that Ray has lost."""
-        members = {member.id: member for member in self._coordinator.view.members}
-        for node_id in members.keys() - self._nodes.keys():
-            self._gone(node_id, "the GCS says that it is dead")
-        for node in self._nodes.values():
-            if node.id not in members and node.id not in self._starting:
-                self._starting[node.id] = self._spawn(self._start_node(node))
+    def _compare(self, alive: dict[str, RayNode]) -> None:
+        """Tend the nodes that there are, and no others."""
+        self._nodes = alive
+        for node_id in self._tended.keys() - alive.keys():
+            self._tended.pop(node_id).cancel()
+            self._serving.discard(node_id)
+        for node_id in alive.keys() - self._tended.keys():
+            self._tended[node_id] = self._spawn(self._tend(alive[node_id]))
 
-    async def _start_node(self, node: RayNode) -> None:
-        try:
-            handle = await asyncio.to_thread(make_node_supervisor, self._settings, node.id)
-            await call(handle.start.remote(), START_SECONDS)
-        except (RayError, PeerTroubleError, JidoError) as error:
-            self._problems[node.name] = _explain(error)
-            logger.warning("node %s could not be started: %s", node.name, error)
-            await asyncio.sleep(1.0)
-        finally:
-            self._starting.pop(node.id, None)
+    async def _tend(self, node: RayNode) -> None:
+        """Have a supervisor on the node, again whenever it has died."""
+        while True:
+            try:
+                handle = await asyncio.to_thread(make_node_supervisor, self._settings, node.id)
+                await call(handle.start.remote(self._about(node), *self._code), START_SECONDS)
+                self._problems.pop(node.name, None)
+                self._serving.add(node.id)
+                await handle.watch.remote()
+            except (RayError, PeerTroubleError, JidoError) as error:
+                if node.id not in self._serving:
+                    self._problems[node.name] = _explain(error)
+                    logger.warning("node %s could not be started: %s", node.name, error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                # Ray starts its process again, and it has to be told to begin.
+                logger.warning("the supervisor of node %s is gone: %s", node.name, error)
+                self._serving.discard(node.id)
+                await asyncio.sleep(WATCH_SECONDS)
 
-    async def register(self, data: bytes) -> bytes:
-        """A node is up: make it a member; the view it is in."""
-        await self._ready()
-        node_id, address, hosts, ip, port = unpack_large(data)
-        node = self._nodes.get(node_id)
-        if node is None:
-            found = await asyncio.to_thread(_living_nodes)
-            self._nodes = {one.id: one for one in found}
-            node = self._nodes.get(node_id)
-        if node is None:
-            message = f"node {node_id} is not on Ray's list of living nodes"
-            raise PeerTroubleError(message)
-        self._problems.pop(node.name, None)
-        self._coordinator.join([self._member(node, address, tuple(hosts))])
-        self._announce()
-        watched = self._watched.pop(node_id, None)
-        if watched is not None:
-            watched.cancel()
-        self._watched[node_id] = self._spawn(self._watch_node(node_id, ip, port))
-        return pack(self._coordinator.view.to_data())
-
-    def _member(self, node: RayNode, supervisor: str, hosts: tuple[str, ...]) -> Member:
+    def _about(self, node: RayNode) -> About:
         names = Counter(other.name for other in self._nodes.values())
-        name = node.name if names[node.name] == 1 else f"{node.name}-{node.id[:6]}"
-        cpus = node.resources.get("CPU", 0.0)
-        return Member(
-            id=node.id,
-            name=name,
-            status="up",
-            supervisor=supervisor,
-            hosts=hosts,
-            weight=cpus,
-            zone=next((node.labels[k] for k in ZONE_LABELS if k in node.labels), None),
-            labels=node.labels,
+        labels = {name: text for name, text in node.labels.items() if name not in PASSING_LABELS}
+        return About(
+            name=node.name if names[node.name] == 1 else f"{node.name}-{node.id[:6]}",
+            labels=labels,
+            weight=node.resources.get("CPU", 0.0),
+            zone=next((labels[name] for name in ZONE_LABELS if name in labels), None),
             resources=node.resources,
         )
 
-    async def _watch_node(self, node_id: str, ip: str, port: int) -> None:
-        """Hold a connection to the node's supervisor; when it closes, find out what died."""
-        node = self._nodes[node_id]
-        while True:
-            try:
-                reader, writer = await streams.dial(ip, port, self._settings.token)
-            except (OSError, TimeoutError):
-                pass
-            else:
-                with contextlib.suppress(OSError):
-                    await reader.read()  # ends only with the connection
-                writer.close()
-            if await streams.is_refused(ip, port):
-                if await streams.is_refused(node.ip, node.port):
-                    self._gone(node_id, "its supervisor and its raylet refuse connections")
-                    return
-                # It died alone: Ray restarts it, and it has to be told to begin.
-                if node_id not in self._starting:
-                    self._starting[node_id] = self._spawn(self._start_node(node))
-            await asyncio.sleep(0.1)
-
-    def _gone(self, node_id: str, why: str) -> None:
-        member = self._coordinator.view.member(node_id)
-        if member is None:
-            return
-        logger.warning("node %s is gone: %s", member.name, why)
-        self._coordinator.leave(node_id)
-        self._announce()
-        watched = self._watched.pop(node_id, None)
-        if watched is not None and watched is not asyncio.current_task():
-            watched.cancel()
-
-    async def replace_host(self, node_id: str, index: int, address: str) -> None:
-        """A node has another process for one of its hosts."""
-        await self._ready()
-        self._coordinator.replace_host(node_id, index, address)
-        self._announce()
-
     # -- what others ask
 
-    def _announce(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    async def view(self, epoch: int) -> bytes:
-        """The newest view when it is newer than `epoch`; waits up to 20 s, then empty."""
-        await self._ready()
-        try:
-            async with asyncio.timeout(VIEW_WAIT):
-                while self._coordinator.view.epoch <= epoch:
-                    await self._changed.wait()
-        except TimeoutError:
-            return b""
-        return pack(self._coordinator.view.to_data())
-
-    async def state(self) -> bytes:
-        """View and shipped definitions, for a node that starts."""
-        await self._ready()
-        return pack([self._coordinator.view.to_data(), self._code])
-
     async def missing(self) -> list[tuple[str, str]]:
-        """Living Ray nodes that are not members yet, with the reason where one is known."""
+        """Living Ray nodes that do not serve yet, with the reason where one is known."""
         await self._ready()
         alive = await asyncio.to_thread(_living_nodes)
-        members = self._coordinator.view
         return [
             (node.name, self._problems.get(node.name, ""))
             for node in alive
-            if members.member(node.id) is None
+            if node.id not in self._serving
         ]
 
     async def ship(self, name: str, data: bytes) -> None:
@@ -270,13 +182,12 @@ class ClusterSupervisorActor:
         self._definitions[name] = data
         version, pickles = self._code
         self._code = (version + 1, [*pickles, data])
-        members = self._coordinator.view.members
-        await asyncio.gather(*(self._ship_to(member.id) for member in members))
+        await asyncio.gather(*(self._ship_to(node_id) for node_id in self._nodes))
 
     async def _ship_to(self, node_id: str) -> None:
         try:
             handle = await self._transport.handle(node_actor(node_id))
-            await call(handle.take_code.remote(*self._code), 30.0)
+            await call(handle.take_code.remote(*self._code), CODE_SECONDS)
         except PeerTroubleError:
             logger.warning("node %s did not take a definition; it will when it is back", node_id)
 
@@ -284,13 +195,15 @@ class ClusterSupervisorActor:
         """End every process of the runtime but this one, which its caller ends."""
         for task in self._tasks:
             task.cancel()
-        for member in self._coordinator.view.members:
-            try:
-                handle = await self._transport.handle(node_actor(member.id))
-                await call(handle.kill_hosts.remote(), 10.0)
-                ray.kill(handle, no_restart=True)
-            except PeerTroubleError:
-                logger.warning("node %s did not answer while shutting down", member.name)
+        await asyncio.gather(*(self._shut_down(node_id) for node_id in self._nodes))
+
+    async def _shut_down(self, node_id: str) -> None:
+        try:
+            handle = await self._transport.handle(node_actor(node_id))
+            await call(handle.kill_hosts.remote(), 10.0)
+            ray.kill(handle, no_restart=True)
+        except (PeerTroubleError, RayError):
+            logger.warning("node %s did not answer while shutting down", node_id)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.get_running_loop().create_task(work)
@@ -315,13 +228,16 @@ def _living_nodes() -> list[RayNode]:
         RayNode(
             id=node["NodeID"],
             name=node.get("NodeName") or node["NodeManagerAddress"],
-            ip=node["NodeManagerAddress"],
-            port=node["NodeManagerPort"],
             labels=dict(node.get("Labels") or {}),
             resources=dict(node.get("Resources") or {}),
         )
         for node in _alive()
     ]
+
+
+def count_nodes() -> int:
+    """How many Ray nodes are alive; blocks."""
+    return len(_alive())
 
 
 def make_supervisor(settings: Settings) -> Settings:

@@ -10,7 +10,7 @@ from ray.exceptions import RayError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jido_cluster._ray import process
-from jido_cluster._ray.names import node_actor
+from jido_cluster._ray.names import node_actor, ray_node_of
 from jido_cluster._ray.process import Settings
 from jido_cluster._ray.transport import translate
 from jido_cluster.connections import Binding, set_process_binding
@@ -34,15 +34,19 @@ class RayScheduler:
         self, node: Member, request: bytes, resources: Mapping[str, float], run_id: str
     ) -> bytes:
         """As the port says."""
+        if not node.supervisor:
+            message = f"where node {node.name} is now is not known"
+            raise PeerTroubleError(message)
+        ray_node = ray_node_of(node.supervisor)
         others = {k: v for k, v in resources.items() if k not in (CPU, GPU)}
         task = _run_action.options(
             num_cpus=resources.get(CPU, 0),
             num_gpus=resources.get(GPU, 0),
             resources=others or None,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray_node, soft=False),
         )
         version = process.CODE.version
-        reference = task.remote(request, node.name, node.id, self._settings, version)
+        reference = task.remote(request, node.name, ray_node, self._settings, version)
         try:
             answer: bytes = await reference
         except asyncio.CancelledError:

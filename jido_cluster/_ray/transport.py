@@ -5,22 +5,23 @@ a thread, because that asks the GCS, and kept: a call on a known handle needs no
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
+import ormsgpack
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
 from jido_cluster._ray.frames import Channel
-from jido_cluster._ray.names import SUPERVISOR, actor_of
+from jido_cluster._ray.names import actor_of
 from jido_cluster.errors import JidoError
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
-from jido_cluster.runtime.roster import unpack_large
 from jido_cluster.runtime.view import View
 
 ASK_SECONDS: Final = 5.0
 VIEW_SECONDS: Final = 25.0  # of one long poll; the supervisor answers after 20
 LOOKUP_SECONDS: Final = 10.0
+PAUSE_SECONDS: Final = 0.25  # when nobody answered who may be asked for views
 
 
 class RayTransport:
@@ -29,12 +30,13 @@ class RayTransport:
     Args:
         namespace: The runtime's Ray namespace.
         token: The cluster's; needed to send frames.
-        near: Name of the node supervisor to ask for views first.
+        near: Name of the node supervisor to ask for views first; any other will do, too.
     """
 
     def __init__(self, namespace: str, token: str = "", near: str | None = None) -> None:
         self._namespace = namespace
         self._near = near
+        self._others: list[str] = []  # supervisors that the newest view named
         self._loop = asyncio.get_running_loop()
         self._token = token
         self._handles: dict[str, Any] = {}
@@ -85,25 +87,40 @@ class RayTransport:
         answer: bytes = await call(handle.ask.remote(supervisor, operation, data), ASK_SECONDS)
         return answer
 
-    async def newer_view(self, epoch: int) -> View:
-        """As the port says; asks the near node first, then the cluster's supervisor."""
+    async def newer_view(self, source: str) -> View:
+        """As the port says; asks the near node, and while it does not answer the others."""
         while True:
-            for name in (self._near, SUPERVISOR):
-                if name is None:
-                    continue
+            for name in filter(None, (self._near, *self._others)):
                 try:
                     handle = await self.handle(name)
-                    data = await call(handle.view.remote(epoch), VIEW_SECONDS)
+                    data = await call(handle.view.remote(source), VIEW_SECONDS)
                 except PeerGoneError:
                     self.forget(name)
-                    continue
                 except PeerTroubleError:
-                    continue
-                if data:
-                    return View.from_data(unpack_large(data))
-                break
+                    pass
+                else:
+                    if not data:
+                        break  # nothing new, and it is there
+                    view = unpack_view(data)
+                    supervisors = {actor_of(one.supervisor) for one in view.members}
+                    self._others = sorted(supervisors - {self._near, ""})
+                    return view
             else:
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    def also_near(self, names: Sequence[str]) -> None:
+        """More supervisors that may be asked for the first view."""
+        self._others = sorted({*self._others, *names})
+
+
+def pack_view(view: View) -> bytes:
+    """The view for another process of the runtime; it may be larger than a frame."""
+    return ormsgpack.packb(view.to_data())
+
+
+def unpack_view(data: bytes) -> View:
+    """The view of `pack_view`."""
+    return View.from_data(ormsgpack.unpackb(data))
 
 
 async def call(reference: Awaitable[Any], seconds: float) -> Any:

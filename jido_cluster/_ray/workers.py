@@ -182,6 +182,13 @@ class CodeStore:
         self.version = 0
         self.pickles: list[bytes] = []
 
+    def take(self, version: int, pickles: list[bytes]) -> bool:
+        """Keep these if they are newer; whether they are."""
+        if version <= self.version:
+            return False
+        self.version, self.pickles = version, pickles
+        return True
+
     def current(self) -> tuple[int, list[bytes]]:
         """Version and all definitions, oldest first."""
         return self.version, self.pickles

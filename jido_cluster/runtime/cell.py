@@ -4,15 +4,20 @@ import asyncio
 import zlib
 from collections import deque
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from jido_cluster.errors import CallCycleError, JidoError
 from jido_cluster.runtime.flow import Outflow
+from jido_cluster.runtime.seen import Seen
 from jido_cluster.runtime.wire import (
+    ACK,
     AGE,
     CAST,
     CHAIN,
+    CROWDED,
     DONE,
+    DOUBT,
     EVENT,
     FAILED,
     ITEM,
@@ -20,23 +25,30 @@ from jido_cluster.runtime.wire import (
     REDIRECT,
     STREAM,
     encode_error,
+    pack_lead,
 )
+from jido_state.operations import OpId
+from jido_state.record import Record
+from jido_state.session import MAX_TOKEN_BYTES
+from jido_state.versions import NO_VERSION, Version
 
 if TYPE_CHECKING:
     from jido_cluster.agent import Agent, AgentSpec
     from jido_cluster.ports import WorkerLink
     from jido_cluster.runtime.turn import TurnContext
+    from jido_cluster.runtime.view import Lead
 
 MAX_REMEMBERED: Final = 1024  # results kept for each agent, so that retries do not run again
 MAX_REMEMBERED_BYTES: Final = 4 << 20
 REMEMBER_SECONDS: Final = 600.0
 # A held frame is answered empty after this, so that both ends know the other is there.
 HOLD_SECONDS: Final = 20.0
+REFUSED_SECONDS: Final = 1.0  # a client sends again what was not taken, or gives it up
 
 
 # Bytes of a reply beside its body, at the most: number, status, and where it comes from.
 _REPLY: Final = 32
-_REPLY_META: Final = 512
+_REPLY_META: Final = 512 + MAX_TOKEN_BYTES
 
 
 class Message:
@@ -54,20 +66,41 @@ class Message:
         "kind",
         "name",
         "number",
+        "seen",
         "timer",
     )
 
     def __init__(self, inlet: "Inlet", entry: list[Any], now: float) -> None:
         self.inlet = inlet
         self.number, self.kind, self.key, self.name, self.body, left, self.extra = entry
+        if (
+            type(self.number) is not int
+            or type(self.key) is not str
+            or type(self.name) is not str
+            or type(self.body) is not bytes
+            or not (self.extra is None or type(self.extra) is dict)
+            or not isfinite(left)
+        ):
+            # The core would fail on them in the middle of a step, and its shard stay as it is then.
+            text = f"its fields are of wrong types: {entry[:4]!r}"
+            raise TypeError(text)
         self.deadline = now + left / 1000
         self.timer: asyncio.TimerHandle | None = None
+        self.seen: Seen | None = None  # by its session, if it has one
+
+    @property
+    def op(self) -> OpId:
+        """Name of the operation, given by the user or made of client and number."""
+        extra = self.extra
+        if extra is not None and OP_ID in extra:
+            return OpId.named(extra[OP_ID])
+        return OpId(self.inlet.client, self.number)
 
     @property
     def op_id(self) -> str:
-        """Id of the operation, given by the user or made of client and number."""
+        """The operation's name as text."""
         extra = self.extra
-        return (extra and extra.get(OP_ID)) or f"{self.inlet.client}-{self.number}"
+        return (extra and extra.get(OP_ID)) or f"op.{self.inlet.client}.{self.number}"
 
     @property
     def fingerprint(self) -> int:
@@ -77,6 +110,8 @@ class Message:
     def reply(self, body: bytes, meta: Any = None) -> None:
         """Answer with a result."""
         if self.kind != CAST and self.kind != EVENT:
+            if self.seen is not None:
+                meta = (meta, self.seen.text)
             self.inlet.reply((self.number, DONE, body, meta))
 
     def fail(self, error: JidoError) -> None:
@@ -86,19 +121,46 @@ class Message:
         if self.kind != CAST and self.kind != EVENT:
             self.inlet.reply((self.number, FAILED, encode_error(error), None))
 
-    def redirect(self) -> None:
-        """Answer that the key is served elsewhere; nothing has run."""
+    def redirect(self, lead: "Lead | None") -> None:
+        """Answer that the key is served elsewhere, where known; nothing has run."""
+        self._pass_on(REDIRECT, lead)
+
+    def doubt(self, lead: "Lead | None") -> None:
+        """Answer that it may take effect: whoever leads next knows."""
+        self._pass_on(DOUBT, lead)
+
+    def crowd(self) -> None:
+        """Answer that nothing has run: the client is to say first which results it has."""
+        self._pass_on(CROWDED, None)
+
+    def _pass_on(self, status: int, lead: "Lead | None") -> None:
         if self.kind == STREAM:
             self.inlet.end_stream(self.number)
         if self.kind != CAST and self.kind != EVENT:
-            self.inlet.reply((self.number, REDIRECT, b"", None))
+            self.inlet.refuse(self.key, self.number)
+            self.inlet.reply((self.number, status, pack_lead(lead), None))
+
+    @property
+    def ack(self) -> int:
+        """Below which all operations of the op id's caller are answered; 0 when nobody says."""
+        extra = self.extra
+        if extra is None:
+            return self.inlet.ack
+        if OP_ID in extra:
+            return 0  # counted by somebody else
+        acked: int = extra.get(ACK, 0)
+        return max(self.inlet.ack, acked)
 
 
 class Cell:
-    """One agent on its host: committed state, live object, mailbox, remembered results.
+    """One agent at the leader of its shard: live object, mailbox, and what was last committed.
 
-    Invariants: `is_busy` while a turn, an activation or a move holds the agent, and only then may
+    Invariants: `is_busy` while a turn, an activation or a commit holds the agent, and only then may
     `queue` be non-empty; `live`, when set, equals `state`.
+
+    Attributes:
+        record: The committed record that `state` is of.
+        is_volatile: Whether its turns are not replicated: `state` then is newer than `record`.
     """
 
     __slots__ = (
@@ -106,15 +168,17 @@ class Cell:
         "is_busy",
         "is_new",
         "is_reserved",
+        "is_volatile",
         "last_now",
         "last_used",
         "live",
+        "memory_turns",
         "queue",
+        "record",
         "remembered",
         "remembered_bytes",
         "seq",
         "shard",
-        "since",
         "spec",
         "state",
         "turn",
@@ -122,26 +186,56 @@ class Cell:
         "worker_seq",
     )
 
-    def __init__(self, id_: str, spec: "AgentSpec", shard: int, since: int, state: bytes) -> None:
+    def __init__(self, id_: str, spec: "AgentSpec", shard: int) -> None:
         self.id = id_
         self.spec = spec
         self.shard = shard
-        self.since = since
-        self.state = state
+        self.record: Record | None = None
+        self.state = b""
         self.seq = 0
+        self.memory_turns = 0  # not in the record
+        self.is_volatile = spec.durability == "none"
         self.live: Agent | None = None
         self.turn: TurnContext | None = None  # the latest; whether it still runs it says itself
         self.worker: WorkerLink | None = None
         self.worker_seq = -1  # version of the state that the worker has
         self.is_busy = False
         self.is_new = True
-        # A reserved cell holds the id while the agent is made or on its way here; it has no state.
+        # A reserved cell holds the id while the agent is made; it has no state.
         self.is_reserved = False
         self.queue: deque[Message] | None = None
         self.remembered: dict[str, tuple[int, bytes, float]] | None = None
         self.remembered_bytes = 0
         self.last_used = 0.0
         self.last_now = 0.0
+
+    @property
+    def version(self) -> Version:
+        """Of the last commit; that of one that is not replicated counts on under its ballot."""
+        record = self.record
+        if record is None:
+            return NO_VERSION
+        return record.version.ballot.version(self.seq) if self.is_volatile else record.version
+
+    @property
+    def turns(self) -> int:
+        """How many turns have been committed since the agent was made."""
+        record = self.record
+        made = 0 if record is None else max(record.turns - 1, 0)
+        return made + self.memory_turns
+
+    def take(self, record: Record) -> None:
+        """This record is committed: what was made from another one is over.
+
+        Raises:
+            NotRegisteredError: It was written by newer code.
+            InvalidOutputError: It was written by older code, and could not be upgraded.
+        """
+        if self.record is None or self.record.version != record.version:
+            state = self.spec.current_state(record.state, record.schema)
+            self.record = record
+            self.state = state
+            self.seq = record.version.number
 
     def is_crossed(self, message: Message) -> bool:
         """True for a younger call that waits for a turn here which waits for one of its callers.
@@ -219,6 +313,7 @@ class Inlet:
         "_loop",
         "_scheduled",
         "_stash",
+        "ack",
         "client",
         "connection",
         "epoch",
@@ -226,14 +321,18 @@ class Inlet:
         "last_used",
         "open",
         "outflows",
+        "refused",
         "replies",
     )
 
     def __init__(self, client: str, loop: asyncio.AbstractEventLoop) -> None:
         self.client = client
+        self.ack = 0  # all operations of the client below this number are answered
         self.epoch = 0
         self.expected = 0
         self.open: set[int] = set()
+        # By key the first number that was sent elsewhere, and when.
+        self.refused: dict[str, tuple[int, float]] = {}
         self.outflows: dict[int, Outflow] = {}  # of the streams among the open ones
         self.connection: object = None  # what the latest frame came by
         self.replies: list[tuple[Any, ...]] = []
@@ -257,6 +356,27 @@ class Inlet:
             # On the next turn of the loop, so that replies made together leave together.
             self._scheduled = True
             self._loop.call_soon(self.release)
+
+    def refuse(self, key: str, number: int) -> None:
+        """This message was not taken: later ones of the key are not either, until it comes again.
+
+        Else a host that comes to lead between two frames would run them out of order. It may have
+        been given up, so later ones do not wait for it for long.
+        """
+        known = self.refused.get(key)
+        if known is None or number < known[0]:
+            self.refused[key] = (number, self._loop.time())
+
+    def may_take(self, key: str, number: int) -> bool:
+        """Whether nothing that came before this message is still to come again."""
+        known = self.refused.get(key)
+        if known is None or number < known[0]:
+            return True
+        first, since = known
+        if first == number or first < self.ack or self._loop.time() - since > REFUSED_SECONDS:
+            del self.refused[key]
+            return True
+        return False
 
     def begin_stream(self, message: Message) -> None:
         """From now on the stream can be closed, also while it waits for its turn."""

@@ -1,15 +1,15 @@
-"""The client of a process: routing, deadlines, and the retries that are safe.
+"""The client of a process: calls, their deadlines, and the retries that are safe.
 
 Theory. A call has one number for its whole life; with the client's id it makes the operation id,
-which the agent's host remembers, so that the call can be sent again without running twice. The
-client keeps every unanswered call in `calls` until it is answered, refused or out of time.
+which the agent remembers with the result, so that the call can be sent again, to whoever leads by
+then, without running twice. The client keeps every unanswered call in `calls` until it is answered,
+refused or out of time, and says with each frame below which number all are answered: an agent need
+not remember more. Where calls go, and in which order, is decided in `routes`.
 
-When a shard moves, calls of one agent keep their order: those the old host redirects are parked
-until it has answered all calls it was sent for that agent, then leave for the new host by number.
-
-A call ends as unknown, never as failed, when a host that may have run it is gone: also when the
-next host says that the agent's state went with it. A stream is sent once only: its items are kept
-nowhere, so a connection that breaks ends it as unknown.
+A call is refused only if each attempt was. Once an attempt may have run where no answer comes from,
+it ends by a result, a failure of its handler, or as unknown. Who repeats an unknown one by its op
+id within a minute finds out, because so long its number is not acknowledged. A stream is sent once
+only: its items are kept nowhere, so a connection that breaks ends it as unknown.
 """
 
 import asyncio
@@ -18,21 +18,24 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from jido_cluster.errors import (
-    AgentLostError,
-    AgentNotFoundError,
     ClusterUnavailableError,
     DeadlineExceededError,
+    InvalidInputError,
     JidoError,
+    NoQuorumError,
     OutcomeUnknownError,
     OverloadedError,
+    RejectedError,
     UnavailableError,
 )
 from jido_cluster.ids import new_id
 from jido_cluster.ports import PeerTroubleError, Transport
 from jido_cluster.runtime.flow import CLOSE, Inflow
 from jido_cluster.runtime.link import Call, Link, look
+from jido_cluster.runtime.routes import Held, Routes
 from jido_cluster.runtime.view import View, shard_of, shard_of_run
-from jido_cluster.runtime.wire import CAST, EVENT, OP_ID, OPERATION, STREAM, pack
+from jido_cluster.runtime.wire import CAST, CROWDED, DOUBT, EVENT, OP_ID, OPERATION, STREAM, pack
+from jido_state.operations import MAX_CALLER, OpId
 
 logger = logging.getLogger(__name__)
 
@@ -42,45 +45,61 @@ MAX_CALLS: Final = 200_000  # unanswered calls of one client; some 200 MB of mem
 MAX_SHARD_CACHE: Final = 100_000  # ids whose shard is remembered; some 10 MB
 
 
-# Refusals of a later attempt that say nothing of an earlier one: an agent that is not there may
-# have been ended by it, or been lost after it. Any other would have met the earlier one too.
-_MAY_FOLLOW: Final = (
-    AgentNotFoundError,
-    AgentLostError,
-    DeadlineExceededError,
-    UnavailableError,
-)
-
 # Seconds a client waits past the deadline for the host's own verdict on a call it was sent: "timed
 # out, state unchanged" says more than "unknown".
 GRACE: Final = 0.25
 TELL_SECONDS: Final = 10.0  # how long a host is given to take a word that needs no answer
 
+# How long the number of a call with an unknown outcome is not acknowledged, so that its result is
+# kept for whoever repeats it, and for how many calls. Meanwhile agents remember more for nothing.
+RETRY_SECONDS: Final = 60.0
+MAX_RETRIES: Final = 1000
+
 
 class Client:
     """One process's connection to a cluster; bound to the loop that made it.
 
-    Invariant: every call in `calls` is queued on a link, sent on one, or parked.
+    Invariants: every call in `calls` is queued on a link, sent on one, or held; the numbers in
+    `calls` rise.
+
+    Args:
+        transport: Reaches hosts and the near supervisor.
+        view: What is known of the cluster so far; with an entry for each shard.
+        client_id: At most 64 characters, never used by another client; None makes one.
+
+    Attributes:
+        calls: The unanswered ones, by number.
+        held: Keys whose calls wait for the leader of their shard.
+        inflows: Of the streams among the calls.
+        session_key: Signs what sessions have seen; all processes of a cluster share it.
+        on_view: Told of each view that came from elsewhere and said something new.
     """
 
     def __init__(self, transport: Transport, view: View, client_id: str | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.id = client_id or new_id()
+        if len(self.id) > MAX_CALLER:
+            message = f"client id {self.id!r} has more than {MAX_CALLER} characters"
+            raise InvalidInputError(message)
         self.view = view
         self.calls: dict[int, Call] = {}
-        self.inflows: dict[int, Inflow] = {}  # of the streams among the calls
+        self.inflows: dict[int, Inflow] = {}
         self.dropped_casts = 0
+        self.session_key = b""
         self.on_view: Callable[[View], None] | None = None
         self._transport = transport
         self._links: dict[str, Link] = {}
-        self._by_shard: list[Link | None] = [None] * view.shards
+        self._routes = Routes(self, view.shards)
+        self._by_shard = self._routes.by_shard
+        self.held: dict[str, Held] = self._routes.held
         self._shards: dict[str, int] = {}
         self._number = 0
-        self._parked: dict[str, list[Call]] = {}
+        self._retries: dict[int, tuple[str, float]] = {}  # by number: key, and until when
+        self._source = view.source
         self._sweeping: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
         self._earliest = float("inf")
-        self._closed = False
+        self.is_closed = False
 
     # -- making calls
 
@@ -116,12 +135,12 @@ class Client:
                 shard = self._remember(key)
         call = self._new_call(kind, key, name, body, timeout, extra)
         call.shard = shard
-        if self._parked and key in self._parked:
-            self._parked[key].append(call)
+        if self.held and key in self.held:
+            self.held[key].calls.append(call)
             return call
         link = self._by_shard[shard]
         if link is None:
-            self._route(call)
+            self._routes.route(call)
         else:
             link.push(call)
         return call
@@ -139,7 +158,7 @@ class Client:
         """Send an operation to one host, whoever serves the key; never redirected."""
         call = self._new_call(OPERATION, key, name, body, timeout, None)
         call.shard = -1
-        link = self._link(host)
+        link = self.link(host)
         if link.is_gone:
             self.fail_lost(call, host)
         else:
@@ -157,15 +176,35 @@ class Client:
 
     def tell_host(self, call: Call, name: str, body: bytes) -> None:
         """Tell the host that has a call something about it; no answer is waited for."""
-        if call.link is None or self._closed:
+        if call.link is None or self.is_closed:
             return
         told = self.submit_to_host(call.link.host, name, call.key, body, TELL_SECONDS)
         told.add_done_callback(look)
 
     def op_id(self, call: Call) -> str:
-        """The operation id under which the agent's host remembers the call."""
-        given = call.extra.get(OP_ID) if call.extra else None
-        return given or f"{self.id}-{call.number}"
+        """The operation id under which the agent remembers the call."""
+        given: str | None = call.extra.get(OP_ID) if call.extra else None
+        return given or OpId(self.id, call.number).text
+
+    def ack(self) -> int:
+        """The number below which all calls are answered, and no answer is asked for again."""
+        ack = next(iter(self.calls), self._number + 1)
+        if self._retries:
+            now = self.loop.time()
+            for number in [n for n, (_, until) in self._retries.items() if until < now]:
+                del self._retries[number]
+            ack = min(ack, min(self._retries, default=ack))
+        return ack
+
+    def kept_for_retry(self, key: str) -> int:
+        """The lowest number of this key that is kept for a retry, or one above all numbers."""
+        kept = (number for number, (owner, _) in self._retries.items() if owner == key)
+        return min(kept, default=self._number + 1)
+
+    def give_up_retries(self, key: str) -> None:
+        """The agent has no room for what is kept for retries."""
+        for number in [n for n, (owner, _) in self._retries.items() if owner == key]:
+            del self._retries[number]
 
     def _new_call(
         self,
@@ -176,7 +215,7 @@ class Client:
         timeout: float,
         extra: dict[str, Any] | None,
     ) -> Call:
-        if self._closed:
+        if self.is_closed:
             message = "the connection is closed; connect again"
             raise ClusterUnavailableError(message)
         if len(self.calls) >= MAX_CALLS:
@@ -193,6 +232,7 @@ class Client:
         call.deadline = deadline = self.loop.time() + timeout
         call.is_sent = call.is_doubtful = False
         call.link = None
+        call.seen = None
         call.attempts = 0
         self.calls[number] = call
         if deadline < self._earliest:
@@ -207,25 +247,17 @@ class Client:
         shard = self._shards[key] = shard_of(key, self.view.shards)
         return shard
 
-    def _link(self, host: str) -> Link:
+    def link(self, host: str) -> Link:
+        """The link to a host."""
         link = self._links.get(host)
         if link is None:
             link = self._links[host] = Link(self, host, self._transport)
         return link
 
-    def _route(self, call: Call) -> None:
-        """Push the call on its shard's link, or park it until somebody serves the shard."""
-        host = self.view.leaders[call.shard]
-        if not host or (host in self._links and self._links[host].is_gone):
-            self._park(call)
-            self.want_view()
-            return
-        link = self._by_shard[call.shard] = self._link(host)
-        link.push(call)
-
-    def _park(self, call: Call) -> None:
-        call.link = None
-        self._parked.setdefault(call.key, []).append(call)
+    def is_gone(self, host: str) -> bool:
+        """Whether the host is known to be dead."""
+        link = self._links.get(host)
+        return link is not None and link.is_gone
 
     # -- what links report
 
@@ -236,27 +268,41 @@ class Client:
             call.set_result(result)
 
     def fail(self, call: Call, error: JidoError) -> None:
-        """The call ends with this error, or as unknown when it may have run elsewhere before."""
+        """The call ends with this error; as unknown when only this attempt was refused."""
         self.calls.pop(call.number, None)
         if call.done():
             return
-        if call.is_doubtful and isinstance(error, _MAY_FOLLOW):
-            error = self._unknown(call, "an earlier attempt may have run", error)
+        if call.is_doubtful and isinstance(error, RejectedError):
+            why = f"an earlier attempt may have run; a later one was refused ({error.message})"
+            error = self._unknown(call, why, error)
         call.set_exception(error)
 
-    def redirect(self, call: Call) -> None:
-        """The host does not serve the call's shard: park it, in order, until one does."""
+    def refused(self, call: Call, status: int, body: bytes) -> None:
+        """The host does not take the call now: hold it until somebody does."""
         if call.done():
             self.calls.pop(call.number, None)
-            return
-        if call.shard < 0:
+        elif call.shard < 0:
             message = f"host {call.link.host if call.link else '?'} does not take {call.name!r} now"
             self.fail(call, UnavailableError(message, retry_after=0.1))
-            return
-        call.is_sent = False
-        self._park(call)
-        self.want_view()
-        self.loop.call_soon(self._unpark)
+        elif status == CROWDED:
+            self._routes.hold(call).is_crowded = True
+        elif status == DOUBT and call.kind == STREAM:
+            self._end_stream(call, "its host leads the agent's shard no more")
+        else:
+            call.is_doubtful = call.is_doubtful or status == DOUBT
+            self._routes.refused(call, body)
+
+    def doubt(self, call: Call) -> None:
+        """The host it was sent to says nothing: hold the call until another one takes it."""
+        if call.kind == STREAM:
+            self._end_stream(call, "its host is silent, and leads the agent's shard no more")
+        else:
+            call.is_doubtful = True
+            self._routes.hold(call)
+
+    def look_soon(self) -> None:
+        """See whether held calls may leave."""
+        self._routes.look_soon()
 
     def unanswered(self, link: Link) -> list[Call]:
         """Calls a frame of this link carried and that have no answer yet, in order."""
@@ -267,28 +313,36 @@ class Client:
         """Answers of this link may be lost, and items with them: its streams end, at both ends."""
         for call in self.unanswered(link):
             if call.kind == STREAM:
-                del self.calls[call.number]
-                call.set_exception(self._unknown(call, "the connection to its host broke"))
-                self.tell_host(call, CLOSE, pack((call.number,)))
+                self._end_stream(call, "the connection to its host broke")
+
+    def _end_stream(self, call: Call, why: str) -> None:
+        self.calls.pop(call.number, None)
+        call.set_exception(self._unknown(call, why))
+        self.tell_host(call, CLOSE, pack((call.number,)))
 
     def lost(self, link: Link) -> None:
-        """The host is gone for good: its calls wait for the view that says who serves them now."""
+        """The host is gone for good: its calls wait for whoever leads now."""
+        self._stand_back(link, is_gone=True)
+
+    def unreachable(self, link: Link) -> None:
+        """The host may be alive: as `lost`, but it may be turned to again."""
+        self._stand_back(link, is_gone=False)
+
+    def _stand_back(self, link: Link, *, is_gone: bool) -> None:
         self.interrupt_streams(link)
-        waiting = [*self.unanswered(link), *link.take_unsent()]
-        link.close()
-        self._by_shard = [None if known is link else known for known in self._by_shard]
-        for call in waiting:
-            if call.kind == CAST or call.kind == EVENT:
-                self.dropped_casts += 1
-                self.finish(call, None)
-            elif call.shard < 0:
+        waiting = {c.number: c for c in (*self.unanswered(link), *link.take_unsent())}
+        if is_gone:
+            link.close()
+        for call in waiting.values():
+            call.is_doubtful = call.is_doubtful or call.is_sent
+            if call.shard >= 0:
+                self._routes.hold(call)
+            elif is_gone:
                 self.fail_lost(call, link.host)
             else:
-                call.is_doubtful = call.is_doubtful or call.is_sent
-                call.is_sent = False
-                self._park(call)
+                link.push(call)
+        self._routes.leave_host(link)
         self.want_view()
-        self._unpark()
 
     def fail_lost(self, call: Call, host: str) -> None:
         """A call that only this host could answer ends: unknown if it was sent."""
@@ -307,6 +361,10 @@ class Client:
         remedy = f"retry with options(op_id={op_id!r}), or read the state"
         if call.kind == STREAM:
             remedy = "read the state before asking again; a stream is not deduplicated"
+        elif not self.is_closed and call.shard >= 0 and not (call.extra and OP_ID in call.extra):
+            if len(self._retries) >= MAX_RETRIES:
+                del self._retries[min(self._retries)]
+            self._retries[call.number] = (call.key, self.loop.time() + RETRY_SECONDS)
         message = f"{call.name!r} to {call.key!r} has an unknown outcome: {why}; {remedy}"
         error = OutcomeUnknownError(message, op_id=op_id)
         error.__cause__ = cause
@@ -315,66 +373,41 @@ class Client:
     # -- views
 
     def install(self, view: View) -> None:
-        """Take a newer view: links to hosts that are no more end, parked calls leave."""
-        if view.epoch <= self.view.epoch:
+        """Learn from a view; links to hosts that are no more end.
+
+        Raises:
+            ValueError: It is of another cluster.
+        """
+        merged = self.view.merge(view)
+        if merged is self.view:
             return
-        self.view = view
-        gone = [link for host, link in self._links.items() if host not in view.addresses]
-        self._by_shard = [None] * view.shards
-        for link in gone:
-            if not link.is_gone:
-                self.lost(link)
-            del self._links[link.host]
-        self._move_unsent()
+        self._routes.take(merged)
+        for host, link in list(self._links.items()):
+            if host not in merged.addresses:
+                if not link.is_gone:
+                    self.lost(link)
+                del self._links[host]
         if self.on_view is not None:
-            self.on_view(view)
-        self._unpark()
-
-    def _move_unsent(self) -> None:
-        """Calls that no frame has carried yet follow their shard; sent ones are redirected."""
-        for link in list(self._links.values()):
-            for call in link.take_unsent():
-                if call.shard < 0 or self.view.leaders[call.shard] == link.host:
-                    link.push(call)
-                else:
-                    self._park(call)
-
-    def _unpark(self) -> None:
-        """Send parked calls whose shard is served, once no old host owes their agent an answer."""
-        if not self._parked:
-            return
-        owed = {
-            call.key
-            for call in self.calls.values()
-            if call.is_sent
-            and call.shard >= 0
-            and call.link is not None
-            and call.link.host != self.view.leaders[call.shard]
-        }
-        parked, self._parked = self._parked, {}
-        for key, calls in parked.items():
-            live = sorted((c for c in calls if not c.done()), key=lambda call: call.number)
-            if not live:
-                continue
-            if key in owed:
-                self._parked[key] = live
-                continue
-            for call in live:
-                self._route(call)
+            self.on_view(merged)
+        self._routes.look_soon()
 
     def want_view(self) -> None:
-        """Ask for a newer view in the background; once at a time."""
-        if self._watch is None and not self._closed:
+        """Begin to follow views in the background."""
+        if self._watch is None and not self.is_closed:
             self._watch = self.loop.create_task(self._watch_views())
 
     async def _watch_views(self) -> None:
-        while not self._closed:
+        while not self.is_closed:
             try:
-                view = await self._transport.newer_view(self.view.epoch)
+                view = await self._transport.newer_view(self._source)
+                self.install(view)
             except PeerTroubleError:
                 await asyncio.sleep(VIEW_RETRY)
-                continue
-            self.install(view)
+            except ValueError:
+                logger.exception("client %s heard of another cluster", self.id)
+                await asyncio.sleep(VIEW_RETRY)
+            else:
+                self._source = view.source
 
     # -- deadlines
 
@@ -383,9 +416,9 @@ class Client:
         now = self.loop.time()
         if now >= self._earliest:
             self._earliest = self._expire(now)
-        if self._parked:
-            self._unpark()
-        if self.calls and not self._closed:
+        if self.held:
+            self._routes.look()
+        if self.calls and not self.is_closed:
             self._sweeping = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
 
     def _expire(self, now: float) -> float:
@@ -403,13 +436,21 @@ class Client:
                 earliest = min(earliest, end)
                 continue
             self.calls.pop(call.number, None)
-            if call.is_sent or call.is_doubtful:
-                error = self._unknown(call, "no answer came before the deadline")
-            else:
-                message = f"{call.name!r} to {call.key!r} did not run: its deadline passed first"
-                error = DeadlineExceededError(message)
-            call.set_exception(error)
+            if call.kind == CAST or call.kind == EVENT:
+                self.dropped_casts += 1
+            call.set_exception(self._out_of_time(call))
         return earliest
+
+    def _out_of_time(self, call: Call) -> JidoError:
+        if call.is_sent or call.is_doubtful:
+            return self._unknown(call, "no answer came before the deadline")
+        what = f"{call.name!r} to {call.key!r} did not run"
+        if call.shard >= 0 and self._routes.is_leaderless(call.shard):
+            message = (
+                f"{what}: too few replicas of shard {call.shard} are in reach to elect a leader"
+            )
+            return NoQuorumError(message, retry_after=1.0, shard=call.shard)
+        return DeadlineExceededError(f"{what}: its deadline passed first")
 
     # -- ending
 
@@ -419,7 +460,7 @@ class Client:
 
     async def close(self) -> None:
         """Abandon what is unanswered and forget the links."""
-        self._closed = True
+        self.is_closed = True
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -429,7 +470,7 @@ class Client:
             link.close()
         for call in list(self.calls.values()):
             if not call.done():
-                if call.is_sent:
+                if call.is_sent or call.is_doubtful:
                     call.set_exception(self._unknown(call, "the connection was closed"))
                     call.exception()
                 else:

@@ -4,10 +4,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jido_cluster.errors import ExecutionError, JidoError, UnavailableError
+from jido_cluster.exec.needs import needs_to_data
 from jido_cluster.exec.stream import Put
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.cell import Cell, Message
-from jido_cluster.runtime.turn import TurnContext, needs_to_data
+from jido_cluster.runtime.turn import TurnContext
 from jido_cluster.runtime.wire import EVENT, SIGNAL, decode_error, pack, unpack
 
 if TYPE_CHECKING:

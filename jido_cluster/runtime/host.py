@@ -1,5 +1,9 @@
 """The shard host: takes frames, runs turns one at a time for each agent, answers.
 
+An agent lives at the leader of its shard. A turn begins with the committed record, which the core
+gives out, and ends when the new one is on a quorum (`committing.py`); the mailbox, the object in
+memory and the order of turns are kept here.
+
 Theory. Messages of all frames go through one inbox. A lane (a task) takes them in order and runs
 each turn by plain awaiting, so that a handler which never suspends costs no task of its own. When
 a handler suspends, the lane stays with it, and the pump, which runs right after the lane gave way,
@@ -12,7 +16,6 @@ what else a message may meet: a busy agent, one that is not here, a shard on its
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Final
 
 from jido_cluster.config import MAX_DATA, ClusterConfig
@@ -23,46 +26,39 @@ from jido_cluster.errors import (
     InvalidInputError,
     JidoError,
     OverloadedError,
-    RejectedError,
     WireError,
 )
 from jido_cluster.ports import PeerTroubleError, Scheduler, Transport, WallClock, Workers
+from jido_cluster.runtime.alarms import Alarms
+from jido_cluster.runtime.asked import Committing
 from jido_cluster.runtime.cell import Cell, Inlet, Message
 from jido_cluster.runtime.client import Client
-from jido_cluster.runtime.dedicated import turn_in_worker
+from jido_cluster.runtime.committing import Turns
 from jido_cluster.runtime.lifecycle import Lifecycle
 from jido_cluster.runtime.operations import Operations
-from jido_cluster.runtime.outbox import deliver
-from jido_cluster.runtime.roster import RosterWriter
+from jido_cluster.runtime.outbox import Outboxes
+from jido_cluster.runtime.own_turns import OwnTurns
+from jido_cluster.runtime.replicas import Replicas
 from jido_cluster.runtime.runs import Runs
-from jido_cluster.runtime.shards import Shards
+from jido_cluster.runtime.seen import Seen
 from jido_cluster.runtime.streaming import Streaming
-from jido_cluster.runtime.turn import (
-    Effect,
-    TurnContext,
-    commit_state,
-    deliver_params,
-    run_call,
-    run_signal,
-)
-from jido_cluster.runtime.view import View
+from jido_cluster.runtime.view import View, shard_of, shard_of_run
 from jido_cluster.runtime.wire import (
     CALL,
     CAST,
     CHAIN,
-    DONE,
     EVENT,
-    META,
     OPERATION,
-    SIGNAL,
+    SESSION,
     STREAM,
     VERSION,
     pack,
     remember_original,
     unpack_frame,
 )
-from jido_cluster.signals.handler import Declaration, is_stream
-from jido_cluster.signals.signal import from_wire
+from jido_cluster.signals.handler import Declaration
+from jido_state.chores import DeadLetter, Deliver
+from jido_state.requests import RunMerge, RunTurn
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +101,13 @@ class ShardHost:
         self.client = Client(transport, view)
         self.client.on_view = self._take_view
         self.binding: Any = None
-        self.roster = RosterWriter(transport, lambda: self.view)
+        self.replicas: Replicas  # set before `start`
+        self.turns = Turns(self)
+        self.own_turns = OwnTurns(self)
+        self.outboxes = Outboxes(self)
+        self.alarms = Alarms(self)
         self.lifecycle = Lifecycle(self)
         self.runs = Runs(self, scheduler)
-        self.shards = Shards(self)
         self.streaming = Streaming(self)
         self.operations = Operations(self)
         self._inlets: dict[str, Inlet] = {}
@@ -118,7 +117,6 @@ class ShardHost:
         self._is_pumping = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_closed = False
-        self.turns = 0
 
     @property
     def view(self) -> View:
@@ -128,18 +126,19 @@ class ShardHost:
     @property
     def node_name(self) -> str:
         """Name of the node, for people; its id until it is in the view."""
-        member = self.view.member(self.node)
+        member = self.view.by_id(self.node)
         return member.name if member is not None else self.node
 
     async def start(self) -> None:
-        """Take the shards the view gives this host, and begin to follow views."""
-        self.shards.follow(self.view)
+        """Take part with the replicas that are here, and begin to follow views."""
+        self.replicas.start()
         self.spawn_task(self.lifecycle.keep_tidy())
         await self.client.start()
 
     async def close(self) -> None:
         """Stop everything at once, as a crash would; nothing is handed over."""
         self.is_closed = True
+        self.replicas.close()
         await self.client.close()
         for inlet in self._inlets.values():
             inlet.release()
@@ -163,7 +162,7 @@ class ShardHost:
             logger.error("a background task of host %s failed", self.address, exc_info=error)
 
     def _take_view(self, view: View) -> None:
-        self.shards.follow(view)
+        self.runs.follow(view)
 
     # -- frames
 
@@ -178,7 +177,7 @@ class ShardHost:
             WireError: The frame is malformed.
             PeerTroubleError: A frame before it is missing, or it is from before a reset.
         """
-        client, epoch, sequence, view_epoch, entries = unpack_frame(data)
+        client, epoch, sequence, ack, entries = unpack_frame(data)
         inlet = self._inlets.get(client)
         if inlet is None:
             inlet = self._inlets[client] = Inlet(client, self.loop)
@@ -188,6 +187,7 @@ class ShardHost:
             raise PeerTroubleError(message)
         inlet.last_used = now = self.loop.time()
         inlet.connection = connection
+        inlet.ack = max(inlet.ack, ack)
         try:
             messages = [Message(inlet, entry, now) for entry in entries]
             # What is sent again while it waits or runs is left out.
@@ -198,8 +198,6 @@ class ShardHost:
             raise WireError(message) from error
         inbox = self._inbox
         inbox.extend(fresh)
-        if view_epoch > self.view.epoch:
-            self.client.want_view()
         end: asyncio.Future[None] = self.loop.create_future()
         inbox.append((inlet, end))
         if not self._is_pumping:
@@ -207,10 +205,8 @@ class ShardHost:
             self._open_lane()
         await end
         replies = inlet.take_replies(MAX_DATA)
-        view = self.view
-        news = view.to_data() if view_epoch < view.epoch else None
         unanswered = len(inlet.open) + len(inlet.replies)
-        return pack((VERSION, view.epoch, int(inlet.is_holding), unanswered, replies, news))
+        return pack((VERSION, int(inlet.is_holding), unanswered, replies))
 
     def _open_lane(self) -> None:
         self._lane += 1
@@ -233,7 +229,11 @@ class ShardHost:
                 inlet.end_frame(end)
                 return  # the answer leaves before the pump opens the next lane
             try:
+                if item.extra is not None and SESSION in item.extra:
+                    item.seen = self.seen(item.extra[SESSION])
                 await self._process(item)
+            except InvalidInputError as error:
+                item.fail(error)
             except Exception as error:
                 logger.exception("host %s failed on %r", self.address, item.name)
                 item.fail(InternalError(f"{type(error).__name__} in the host; see its log"))
@@ -250,6 +250,13 @@ class ShardHost:
     # -- what a message meets
 
     async def _process(self, message: Message) -> None:
+        inlet = message.inlet
+        if inlet.refused and not inlet.may_take(message.key, message.number):
+            message.redirect(self.replicas.lead(self.shard_of(message)))
+        else:
+            await self._take(message)
+
+    async def _take(self, message: Message) -> None:
         kind = message.kind
         if kind >= OPERATION:
             if kind == OPERATION:
@@ -259,14 +266,12 @@ class ShardHost:
                 message.inlet.begin_stream(message)
         cell = self.cells.get(message.key)
         if cell is None:
-            cell = await self.operations.absent(message)
-            if cell is not None:  # a virtual agent, made by this very message
-                await self.serve(cell, message)
-            return
+            cell = await self.operations.find(message)
+            if cell is None:
+                return
         if message.extra is not None and CHAIN in message.extra:
-            chain = message.extra[CHAIN]
-            if cell.id in chain:
-                await self._called_back(cell, message, chain)
+            if cell.id in message.extra[CHAIN]:
+                await self._called_back(cell, message, message.extra[CHAIN])
                 return
             if cell.is_busy and cell.is_crossed(message):
                 message.fail(cell.crossed(message))
@@ -281,23 +286,27 @@ class ShardHost:
         if cell.is_busy:
             self.enqueue(cell, message)
             return
-        cell.is_busy = True
+        cell.is_busy = is_held = True
         try:
-            await self._turn(cell, message)
+            is_held = await self._turn(cell, message)
         finally:
-            cell.is_busy = False
-        if cell.queue:
+            if not is_held:
+                cell.is_busy = False
+        if not is_held and cell.queue:
             await self.serve(cell, None)
-        elif self.shards.leaving.sealed:
-            self.shards.leaving.settled(cell)
 
     async def serve(self, cell: Cell, message: Message | None) -> None:
-        """Run a message's turn, then those that came meanwhile; nobody else may hold the cell."""
+        """Run a message's turn, then those that came meanwhile; nobody else may hold the cell.
+
+        Ends early when a turn has to be committed first: `release` goes on then.
+        """
         cell.is_busy = True
+        is_held = False
         try:
             if message is not None:
-                await self._turn(cell, message)
-            while cell.queue:
+                is_held = True
+                is_held = await self._turn(cell, message)
+            while cell.queue and not is_held:
                 following = cell.queue.popleft()
                 if following.timer is not None:
                     following.timer.cancel()
@@ -305,16 +314,38 @@ class ShardHost:
                 if handler is not None and handler.read_only:
                     self.spawn_task(self._read(cell, following, handler))
                 else:
-                    await self._turn(cell, following)
+                    is_held = True
+                    is_held = await self._turn(cell, following)
+        except BaseException:
+            is_held = False
+            raise
         finally:
-            cell.is_busy = False
-        self.shards.leaving.settled(cell)
+            if not is_held:
+                cell.is_busy = False
+
+    def release(self, cell: Cell) -> None:
+        """Nobody holds the cell any more: the next message has its turn."""
+        cell.is_busy = False
+        if cell.queue:
+            cell.is_busy = True
+            self.spawn_task(self.serve(cell, None))
+
+    def forget(self, cell: Cell) -> None:
+        """There is no such agent here any more; what waits for it looks for it again."""
+        if self.cells.get(cell.id) is cell:
+            del self.cells[cell.id]
+        self.lifecycle.drop_object(cell)
+        if cell.worker is not None:
+            cell.worker.close()
+            cell.worker = None
+        waiting, cell.queue = list(cell.queue or ()), None
+        for message in waiting:
+            if message.timer is not None:
+                message.timer.cancel()
+        self.put_again(waiting)
 
     def enqueue(self, cell: Cell, message: Message) -> None:
         """Let a message wait for its turn."""
-        if self.shards.get(cell.shard) is None:  # the agent is leaving; its turn here is the last
-            message.redirect()
-            return
         queue = cell.queue
         if queue is None:
             queue = cell.queue = deque()
@@ -348,79 +379,22 @@ class ShardHost:
 
     # -- turns
 
-    async def _turn(self, cell: Cell, message: Message) -> None:
+    async def _turn(self, cell: Cell, message: Message) -> bool:
+        """A message's turn; whether the cell is held until what it did is committed."""
         now = self.loop.time()
         if now > message.deadline:
             message.fail(_too_late(message))
-            return
+            return False
         kind = message.kind
         if kind >= OPERATION:
             other = self.streaming.turn if kind == STREAM else self.operations.perform_in_turn
             await other(cell, message)
-            return
-        spec = cell.spec
-        op_id = message.op_id
+            return False
         cell.last_used = now
-        remembered = cell.remembered
-        if remembered is not None and op_id in remembered:
-            self._answer_again(cell, message, op_id)
-            return
-        try:
-            if kind == SIGNAL or kind == EVENT:  # noqa: SIM109 - a tuple would be slower
-                result, state, effects = await self._signal_turn(cell, message, op_id)
-            else:
-                handler = spec.handler_for(message.name)
-                params = handler.work.load_params(message.body)
-                context = self.context(cell, message, op_id)
-                cell.turn, context.cell = context, cell
-                if spec.isolation == "dedicated":
-                    result, state, effects = await turn_in_worker(self, cell, message, context)
-                else:
-                    agent = cell.live
-                    if agent is None:
-                        agent = await self.lifecycle.activate(cell, message.deadline)
-                    context.agent = agent
-                    result = await run_call(handler, agent, params, context)
-                    state = commit_state(spec, agent, cell.state)
-                    effects = context.take_effects()
-        except JidoError as error:
-            if not isinstance(error, RejectedError):
-                self.lifecycle.drop_object(cell)
-            message.fail(self.signed(cell, message, error))
-            return
-        except asyncio.CancelledError:
-            self.lifecycle.drop_object(cell)
-            raise
-        cell.state = state
-        cell.seq += 1
-        self.turns += 1
-        cell.remember(op_id, message.fingerprint, result, now)
-        if effects:
-            await deliver(self, cell, effects, op_id)
-        if message.extra is None and kind == CALL:
-            message.inlet.reply((message.number, DONE, result, None))
-        else:
-            self._reply(cell, message, result)
-
-    async def _signal_turn(
-        self, cell: Cell, message: Message, op_id: str
-    ) -> tuple[bytes, bytes, Sequence[Effect]]:
-        """All handlers that match a delivered signal, in order, as one turn."""
-        signal = from_wire(message.body)
-        found = cell.spec.handlers_for(signal.type)
-        matches = [(handler, deliver_params(handler, signal)) for handler in found]
-        context = self.context(cell, message, op_id)
-        cell.turn, context.cell = context, cell
-        context.attach_signal(signal)
-        if cell.spec.isolation == "dedicated":
-            return await turn_in_worker(self, cell, message, context)
-        agent = cell.live or await self.lifecycle.activate(cell, message.deadline)
-        context.agent = agent
-        await run_signal(matches, agent, context)
-        return b"null", commit_state(cell.spec, agent, cell.state), context.take_effects()
+        return await self.turns.run(cell, message)
 
     async def _read(self, cell: Cell, message: Message, handler: Declaration) -> None:
-        """A read-only handler on a copy of the committed state; touches nothing of the cell."""
+        """A read-only handler, beside turns."""
         now = self.loop.time()
         if now > message.deadline:
             message.fail(_too_late(message))
@@ -428,79 +402,59 @@ class ShardHost:
         cell.last_used = now
         if message.kind == STREAM:
             await self.streaming.read(cell, message)
-            return
-        context = self.context(cell, message, message.op_id, read_only=True)
-        try:
-            if handler.is_stream:
-                raise is_stream(handler)
-            params = handler.work.load_params(message.body)
-            if cell.spec.isolation == "dedicated" and not cell.is_busy:
-                result = await self._read_in_worker(cell, message, context)
-            else:
-                context.agent = agent = cell.spec.load(cell.state)
-                result = await run_call(handler, agent, params, context)
-        except JidoError as error:
-            # The live object, perhaps in the middle of a turn, is left alone.
-            message.fail(self.signed(cell, message, error))
-            return
-        self._reply(cell, message, result)
-
-    async def _read_in_worker(self, cell: Cell, message: Message, context: TurnContext) -> bytes:
-        """A read in a dedicated agent's own process; it answers one request at a time."""
-        cell.is_busy = True
-        try:
-            result, _, _ = await turn_in_worker(self, cell, message, context)
-        finally:
-            cell.is_busy = False
-            if cell.queue:
-                self.spawn_task(self.serve(cell, None))
-        return result
-
-    def context(
-        self, cell: Cell, message: Message, op_id: str, *, read_only: bool = False
-    ) -> TurnContext:
-        """The context of a turn that is about to run."""
-        now = self.wall()
-        if now < cell.last_now:  # the clock was set back, or the agent came from a faster one
-            now = cell.last_now
-        cell.last_now = now
-        return TurnContext(
-            cell.id,
-            message.name,
-            op_id,
-            message.body,
-            message.extra,
-            message.deadline,
-            (cell.since, 0, self.node, cell.seq + 1),
-            now,
-            cell.is_new,
-            cell.shard,
-            self.loop.time,
-            self.binding,
-            read_only=read_only,
-        )
-
-    def _reply(self, cell: Cell, message: Message, result: bytes) -> None:
-        if message.extra is not None and META in message.extra:
-            message.reply(result, [*self.fence(cell), self.node, "memory"])
         else:
-            message.reply(result)
+            await self.turns.read(cell, message, handler)
 
-    def fence(self, cell: Cell) -> tuple[int, int, str, int]:
-        """The fence of the cell's last commit."""
-        return (cell.since, 0, self.node, cell.seq)
+    def committed(self, committing: Committing) -> None:
+        """A turn's commit has ended, however."""
+        self.turns.committed(committing)
 
-    def _answer_again(self, cell: Cell, message: Message, op_id: str) -> None:
-        """A retry of what has been done: the same answer, or a refusal when it is another call."""
-        fingerprint, result, _ = (cell.remembered or {})[op_id]
-        if fingerprint == message.fingerprint:
-            self._reply(cell, message, result)
-            return
-        text = (
-            f"op_id {op_id!r} was used for agent {cell.id!r} with other parameters; use a new "
-            "one for another operation"
-        )
-        message.fail(InvalidInputError(text, op_id=op_id))
+    def lost(self, committing: Committing) -> None:
+        """The shard is led elsewhere, while a turn of it runs here."""
+        self.turns.lost(committing)
+
+    # -- what the replicas tell
+
+    def may_hand_over(self, shard: int) -> bool:
+        """Whether nothing runs there that the next leader could not take up."""
+        return not (self.streaming.runs_in(shard) or self.runs.is_tracked_here(shard))
+
+    def led(self, shard: int) -> None:
+        """The shard is led from here now."""
+
+    def stopped(self, shard: int, reason: str) -> None:
+        """The shard is led here no more: what was made of its records goes."""
+        logger.debug("host %s leads shard %d no more: %s", self.address, shard, reason)
+        self.runs.drop_shard(shard)
+        self.alarms.drop_shard(shard)
+        self.outboxes.drop_shard(shard)
+        for cell in [cell for cell in self.cells.values() if cell.shard == shard]:
+            self.forget(cell)
+
+    def run_own(self, shard: int, turn: RunTurn) -> None:
+        """A timer's turn."""
+        self.spawn_task(self.own_turns.run(shard, turn))
+
+    def merge(self, shard: int, merge: RunMerge) -> None:
+        """Merge what was done apart."""
+        self.spawn_task(self.own_turns.merge(shard, merge))
+
+    def deliver(self, shard: int, effect: Deliver) -> None:
+        """Deliver what an agent sends."""
+        self.outboxes.deliver(shard, effect)
+
+    def dead_letter(self, shard: int, effect: DeadLetter) -> None:
+        """Give up what could not be delivered."""
+        self.outboxes.give_up(shard, effect)
+
+    def seen(self, token: str) -> Seen:
+        """What a session has seen.
+
+        Raises:
+            InvalidInputError: It is no token of this cluster.
+        """
+        view = self.view
+        return Seen.read(token, self.client.session_key, view.cluster_id, view.recovery_no)
 
     def signed(self, cell: Cell, message: Message, error: JidoError) -> JidoError:
         """The error with the ids of where it happened."""
@@ -512,6 +466,13 @@ class ShardHost:
             error.details.setdefault(name, value)
         remember_original(error)
         return error
+
+    def shard_of(self, message: Message) -> int:
+        """The shard of what a message is for: an agent, or a run."""
+        shards = self.view.shards
+        if message.kind == OPERATION and message.name.startswith("run."):
+            return shard_of_run(message.key, shards)
+        return shard_of(message.key, shards)
 
     # -- tidying
 
@@ -527,7 +488,6 @@ class ShardHost:
             bool(self._inbox or self.client.calls or self.runs.active())
             or any(cell.is_busy for cell in self.cells.values())
             or any(inlet.open for inlet in self._inlets.values())
-            or self.shards.is_moving()
         )
 
     def forget_silent_clients(self, now: float) -> None:

@@ -7,7 +7,8 @@ until it has something to say; that one is not counted. Many calls queued at onc
 frames, so that client and host work at the same time.
 
 After a frame whose fate is unknown the link opens the next epoch and sends what is unanswered
-again, in order; casts of a doubtful frame are dropped and counted.
+again, in order; casts of a doubtful frame are dropped and counted. A host that cannot be reached
+twice in a row has to stand back: its calls go to whoever leads, be it the same host again.
 """
 
 import asyncio
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 from jido_cluster.config import MAX_DATA
 from jido_cluster.errors import JidoError, WireError
 from jido_cluster.ports import PeerGoneError, PeerTroubleError, Transport
-from jido_cluster.runtime.view import View
 from jido_cluster.runtime.wire import (
     CAST,
+    CROWDED,
     DONE,
+    DOUBT,
     EVENT,
     FAILED,
     ITEM,
@@ -34,18 +36,21 @@ from jido_cluster.runtime.wire import (
 
 if TYPE_CHECKING:
     from jido_cluster.runtime.client import Client
+    from jido_cluster.runtime.seen import Seen
 
 MAX_IN_FLIGHT: Final = 2  # frames; one being worked on while the next one travels
 MIN_SPLIT: Final = 16  # messages; a frame costs as much as some ten of them
 RETRY_DELAY: Final = 0.05  # seconds between attempts to reach a host that answers nothing
+MAX_TROUBLES: Final = 2  # failed frames in a row before the calls of the host go elsewhere
 _ENVELOPE: Final = 96  # bytes of a message beside its body and key, for the size of a frame
 
 
 class Call(asyncio.Future[Any]):
     """One message on its way, and the future of its answer.
 
-    `is_sent` means that a frame with it left at least once, so that it may have run. `is_doubtful`
-    means that a host it was sent to is gone, and its answer with it.
+    `seen` hears what the answer shows, when it is a session's. `is_sent` means that a frame with it
+    left, so that it may be running at `link`. `is_doubtful` means that it may have run where no
+    answer will come from.
     """
 
     __slots__ = (
@@ -60,6 +65,7 @@ class Call(asyncio.Future[Any]):
         "link",
         "name",
         "number",
+        "seen",
         "shard",
     )
 
@@ -71,6 +77,7 @@ class Call(asyncio.Future[Any]):
     body: bytes
     deadline: float
     extra: dict[str, Any] | None
+    seen: "Seen | None"
     shard: int
     link: "Link | None"
     is_sent: bool
@@ -87,6 +94,10 @@ class Link:
     """The ordered stream of frames from one client to one host.
 
     Not thread-safe: only the client's loop touches it.
+
+    Attributes:
+        heard: When the host was last heard of, in seconds of the loop.
+        is_gone: Whether the host is dead for good, or the client closed.
     """
 
     __slots__ = (
@@ -98,8 +109,10 @@ class Link:
         "_scheduled",
         "_sequence",
         "_transport",
+        "_troubles",
         "_unanswered",
         "epoch",
+        "heard",
         "host",
         "is_gone",
     )
@@ -110,7 +123,9 @@ class Link:
         self._transport = transport
         self.host = host
         self.epoch = 0
+        self.heard = self._loop.time()
         self.is_gone = False
+        self._troubles = 0
         self._sequence = 0
         self._in_flight = 0
         self._held = 0
@@ -127,7 +142,7 @@ class Link:
             self._loop.call_soon(self._flush)
 
     def take_unsent(self) -> list[Call]:
-        """Remove and return the calls that no frame has carried yet, in order."""
+        """Remove and return the calls that wait for a frame, in order."""
         calls = [call for call in self._queue if not call.done()]
         self._queue.clear()
         return calls
@@ -141,19 +156,11 @@ class Link:
         self._scheduled = False
         if self.is_gone or self._in_flight >= MAX_IN_FLIGHT + self._held:
             return
+        ack = self._client.ack()  # before the casts of this frame count as answered
         messages = self._gather()
         if not messages and (self._in_flight or not self._unanswered):
             return
-        frame = pack(
-            (
-                VERSION,
-                self._client.id,
-                self.epoch,
-                self._sequence,
-                self._client.view.epoch,
-                messages,
-            )
-        )
+        frame = pack((VERSION, self._client.id, self.epoch, self._sequence, ack, messages))
         self._sequence += 1
         self._in_flight += 1
         epoch = self.epoch
@@ -200,11 +207,9 @@ class Link:
             return
         self._in_flight -= 1
         try:
-            view_epoch, self._held, self._unanswered, replies, view = unpack_answer(answer.result())
-            if view is not None:
-                self._client.install(View.from_data(view))
-            elif view_epoch > self._client.view.epoch:
-                self._client.want_view()
+            self._held, self._unanswered, replies = unpack_answer(answer.result())
+            self.heard = self._loop.time()
+            self._troubles = 0
             self._deliver(replies)
         except PeerGoneError:
             self._client.dropped_casts += casts
@@ -235,19 +240,22 @@ class Link:
                 continue
             if status == DONE:
                 del calls[number]
+                rest = meta if call.seen is None or meta is None else call.seen.heard(meta)
                 if not call.done():
-                    call.set_result(body if meta is None else (body, meta))
+                    call.set_result(body if rest is None else (body, rest))
             elif status == ITEM:
                 self._client.inflows[number].add(body)
             elif status == FAILED:
                 self._client.fail(call, decode_error(body))
             elif status == LAST:
                 self._client.inflows[number].end()
-            elif status == REDIRECT:
-                self._client.redirect(call)
+            elif status in (REDIRECT, DOUBT, CROWDED):
+                self._client.refused(call, status, body)
             else:
                 message = f"host {self.host} sent a reply of unknown status {status!r}"
                 self._client.fail(call, WireError(message))
+        if self._client.held:
+            self._client.look_soon()
 
     def _reset(self) -> None:
         """Open the next epoch and send what is unanswered again, after a pause."""
@@ -255,11 +263,16 @@ class Link:
         self._sequence = 0
         self._in_flight = 0
         self._held = 0
+        self._unanswered = 0
+        self._troubles += 1
         self._scheduled = True
-        self._client.interrupt_streams(self)
-        again = self._client.unanswered(self)
-        for call in again:
-            call.is_doubtful = True
-        self._queue.extendleft(reversed(again))
-        self._client.want_view()
         self._loop.call_later(RETRY_DELAY, self._flush)
+        if self._troubles >= MAX_TROUBLES:
+            self._client.unreachable(self)
+            return
+        self._client.interrupt_streams(self)
+        again = {call.number: call for call in self._client.unanswered(self)}
+        for call in again.values():
+            call.is_doubtful = True
+        waiting = [call for call in self._queue if call.number not in again]
+        self._queue = deque([*again.values(), *waiting])

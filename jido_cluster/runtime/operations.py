@@ -2,11 +2,16 @@
 
 An operation on an agent waits its turn in the mailbox like a call; the others are answered at once.
 Bodies and answers are JSON or msgpack of plain data, as each says.
+
+Here, too, is decided what a message meets that finds no agent in memory: the committed record says
+whether there is one. While that has to be asked of the other replicas, all messages for the agent
+wait, in order.
 """
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import from_json, to_json
@@ -19,14 +24,19 @@ from jido_cluster.errors import (
     InvalidInputError,
     InvalidOutputError,
     JidoError,
+    NoQuorumError,
     NotRegisteredError,
+    OutcomeUnknownError,
 )
-from jido_cluster.exec.action import registered_actions
-from jido_cluster.runtime import handoff
+from jido_cluster.runtime import listing
+from jido_cluster.runtime.asked import Asked, not_run, pass_on
 from jido_cluster.runtime.cell import Cell, Message
-from jido_cluster.runtime.shards import Shard
+from jido_cluster.runtime.replicas import NOT_READ
 from jido_cluster.runtime.view import shard_of
-from jido_cluster.runtime.wire import CALL, OPERATION, STREAM, VIRTUAL, unpack
+from jido_cluster.runtime.wire import CALL, LEVEL, OPERATION, STREAM, VIRTUAL
+from jido_state.operations import OpId, agent_caller
+from jido_state.record import Record
+from jido_state.requests import Answer, Commit, Request, Status
 
 if TYPE_CHECKING:
     from jido_cluster.runtime.host import ShardHost
@@ -39,12 +49,11 @@ INFO: Final = "agent.info"
 STATE: Final = "agent.state"
 PASSIVATE: Final = "agent.passivate"
 DELETE: Final = "agent.delete"
-LIST: Final = "agents.list"
-STATISTICS: Final = "host.statistics"
-ACTIONS: Final = "actions.list"
 
-PAGE: Final = 1000  # agents in one page of a listing
+NO_QUORUM_SECONDS: Final = 6.0  # without a leader until callers are told so: two elections and more
+LEVELS: Final = {"eventual": 0, "session": 1, "strong": 2}  # the stronger, the higher
 _IN_TURN: Final = frozenset({PASSIVATE, DELETE})
+_CREATING: Final = frozenset({SPAWN, ENSURE})
 
 
 class Operations:
@@ -52,12 +61,9 @@ class Operations:
 
     def __init__(self, host: "ShardHost") -> None:
         self._host = host
+        self._seeking: dict[str, list[Message]] = {}
         self._at_once: dict[str, Callable[[Message], Awaitable[None]]] = {
-            LIST: self._list,
-            STATISTICS: self._statistics,
-            ACTIONS: self._actions,
-            handoff.PULL: self._pull,
-            handoff.DONE: self._arrived,
+            **{name: partial(answer, host) for name, answer in listing.OPERATIONS.items()},
             **host.runs.operations(),
             **host.streaming.operations(),
         }
@@ -74,9 +80,8 @@ class Operations:
         if at_once is not None:
             await at_once(message)
             return
-        cell = self._host.cells.get(message.key)
+        cell = self._host.cells.get(message.key) or await self.find(message)
         if cell is None:
-            await self.absent(message)
             return
         if cell.is_reserved or message.name in _IN_TURN:
             if cell.is_busy:
@@ -92,46 +97,163 @@ class Operations:
             await self._host.lifecycle.passivate(cell)
             message.reply(b"null")
         elif message.name == DELETE:
-            await self.delete_cell(cell)
-            message.reply(b"null")
+            await self._delete(cell, message)
         elif message.name in self._on_agent:
             await self._on_agent[message.name](message, cell)
         else:
             text = f"host operation {message.name!r} is unknown to this release"
             message.fail(InvalidInputError(text))
 
-    # -- agents that are not here
+    # -- agents that are not in memory
 
-    async def absent(self, message: Message) -> Cell | None:
-        """What to do for a key without a cell; a cell only when a virtual agent was just made."""
+    async def find(self, message: Message) -> Cell | None:
+        """The agent of a message, from its committed record; None when the message is dealt with.
+
+        When that is not known yet the message comes again once it is.
+        """
         host = self._host
-        number = shard_of(message.key, host.view.shards)
-        shard = host.shards.get(number)
-        if shard is None:
-            message.redirect()
+        key = message.key
+        waiting = self._seeking.get(key)
+        if waiting is not None:
+            waiting.append(message)
             return None
-        if not shard.is_serving:
-            host.shards.park(shard, message)
+        shard = shard_of(key, host.view.shards)
+        if host.replicas.leadership(shard) is None:
+            self._without_leadership(message, shard)
             return None
-        if message.kind == OPERATION and message.name in (SPAWN, ENSURE):
-            await self._spawn(message, shard)
+        record = host.replicas.peek(shard, key)
+        if record is NOT_READ:
+            self._seek(message, shard)
             return None
-        if message.key in shard.lost:
-            type_ = shard.lost[message.key]
+        if record is None:
+            if message.kind == OPERATION and message.name in _CREATING:
+                await self._spawn(message, shard)
+            else:
+                self._make_sure(message, shard)
+            return None
+        return self._found(message, shard, record)
+
+    def _without_leadership(self, message: Message, shard: int) -> None:
+        """Nobody is served here: say who leads, or that nobody has for a while."""
+        host = self._host
+        if host.replicas.silence(shard) > NO_QUORUM_SECONDS:
             text = (
-                f"agent {message.key!r} ({type_}) was lost with the process that held it; its "
-                "state was in memory only; spawn it again"
+                f"{message.name!r} to {message.key!r} did not run: nobody has led shard {shard} "
+                f"for {NO_QUORUM_SECONDS:.0f} s, so most of its replicas are out of reach"
+            )
+            message.fail(NoQuorumError(text, retry_after=1.0, agent=message.key))
+        else:
+            message.redirect(host.replicas.lead(shard))
+
+    def _found(self, message: Message, shard: int, record: Record) -> Cell | None:
+        """The cell of a committed record."""
+        host = self._host
+        spec = find_agent(record.type)
+        if spec is None:
+            message.fail(self._not_registered(record.type))
+            return None
+        cell = Cell(message.key, spec, shard)
+        try:
+            cell.take(record)
+        except JidoError as error:
+            message.fail(error)
+            return None
+        if cell.is_volatile:
+            # What is known of it here would be in memory.
+            if message.kind == OPERATION and message.name in _CREATING:
+                host.spawn_task(self._spawn_over(message, shard))
+                return None
+            text = (
+                f"agent {message.key!r} ({record.type}) was lost with the process that held it; "
+                "its state was in memory only; spawn it again"
             )
             message.fail(AgentLostError(text, agent=message.key))
             return None
+        cell.is_new = False
+        cell.last_used = host.loop.time()
+        host.cells[cell.id] = cell
+        return cell
+
+    def _seek(self, message: Message, shard: int) -> None:
+        """Have the record made readable; messages for the agent wait for that."""
+        self._seeking[message.key] = [message]
+        self._host.spawn_task(self._sought(message, shard))
+
+    async def _sought(self, message: Message, shard: int) -> None:
+        asked = Asked(message, self._host.loop)
+        self._host.replicas.submit(shard, self._plain(asked, "read", message))
+        answer = await asked.ended()
+        waiting = self._seeking.pop(message.key)
+        if answer.status is not Status.OK:
+            for one in waiting:
+                self._refuse(one, shard, answer)
+            return
+        self._host.put_again(waiting)
+
+    def _make_sure(self, message: Message, shard: int) -> None:
+        """No agent is known here: it may have been done before, or another leader knows better."""
+        self._seeking[message.key] = [message]
+        self._host.spawn_task(self._made_sure(message, shard))
+
+    async def _made_sure(self, message: Message, shard: int) -> None:
+        host = self._host
+        asked = Asked(message, host.loop)
+        is_read = message.kind == OPERATION and message.name in (INFO, STATE)
+        request = self._plain(asked, "read" if is_read else "call", message)
+        if is_read:
+            request = request._replace(level="strong")
+        elif message.kind != STREAM:
+            kind = "stop" if message.name == DELETE and message.kind == OPERATION else "call"
+            request = request._replace(kind=kind, op=message.op)
+        host.replicas.submit(shard, request)
+        turn = await asked.begun()
+        if turn is not None:  # it has been made meanwhile
+            host.replicas.end(shard, message.key, turn.version, None)
+            host.put_again(self._seeking.pop(message.key))
+            return
+        answer = asked.answer
+        assert answer is not None
+        if answer.status is Status.OK and answer.value is not None and not is_read:
+            message.reply(answer.value[1])
+        elif answer.status is Status.OK and answer.value is None and not is_read:
+            text = f"{message.name!r} to {message.key!r} was done before; its result was not kept"
+            message.fail(OutcomeUnknownError(text, op_id=message.op_id))
+        elif answer.status is Status.OK and answer.value is not None:
+            host.put_again([message])
+        elif answer.status in (Status.OK, Status.NOT_FOUND):
+            await self.missing(message, shard)
+        else:
+            self._refuse(message, shard, answer)
+        host.put_again(self._seeking.pop(message.key)[1:])
+
+    def _plain(self, asked: Asked, kind: str, message: Message) -> Request:
+        """A request about an agent of which nothing is known."""
+        due_ms = int(message.deadline * 1000)
+        ack = message.ack
+        token = None if message.seen is None else message.seen.token
+        return Request(
+            asked, kind, message.key, None, "eventual", due_ms=due_ms, ack=ack, token=token
+        )
+
+    def _refuse(self, message: Message, shard: int, answer: Answer) -> None:
+        error = not_run(answer, message)
+        if error is None:
+            pass_on(message, answer, self._host.replicas.lead(shard))
+        else:
+            message.fail(error)
+
+    async def missing(self, message: Message, shard: int) -> None:
+        """There is surely no such agent: a virtual one is made, anything else fails."""
         type_name = message.extra.get(VIRTUAL) if message.extra else None
         if type_name is not None and message.name not in (INFO, STATE, DELETE, PASSIVATE):
-            return await self._make_virtual(message, shard, type_name)
+            await self._make_virtual(message, shard, type_name)
+            return
         text = f"there is no agent {message.key!r}; spawn it first"
         message.fail(AgentNotFoundError(text, agent=message.key))
-        return None
 
-    async def _spawn(self, message: Message, shard: Shard) -> None:
+    # -- making agents
+
+    async def _spawn(self, message: Message, shard: int) -> None:
         try:
             type_name, state = from_json(message.body)
             spec = self._known(type_name)
@@ -142,19 +264,19 @@ class Operations:
         except JidoError as error:
             message.fail(error)
             return
-        cell = await self._create(message, shard, spec, data)
-        if cell is not None:
-            cell.remember(message.op_id, message.fingerprint, b"true", self._host.loop.time())
+        cell = self._reserve(message, spec, shard)
+        if await self._create(message, cell, data):
             message.reply(b"true")
-            await self._host.serve(cell, None)
+        self._host.release(cell)
 
-    async def _make_virtual(self, message: Message, shard: Shard, type_name: str) -> Cell | None:
+    async def _make_virtual(self, message: Message, shard: int, type_name: str) -> None:
+        """Make a virtual agent from its field defaults, and give it the message."""
         try:
             spec = self._known(type_name)
             if not spec.virtual:
                 text = f"there is no agent {message.key!r}, and {type_name!r} is not virtual"
                 message.fail(AgentNotFoundError(text, agent=message.key))
-                return None
+                return
             # Looked at before anything exists: a bad first call leaves no agent behind.
             if message.kind == CALL:
                 spec.handler_for(message.name).work.load_params(message.body)
@@ -163,36 +285,96 @@ class Operations:
             data = spec.new_state({})
         except JidoError as error:
             message.fail(error)
-            return None
-        return await self._create(message, shard, spec, data)
+            return
+        cell = self._reserve(message, spec, shard)
+        is_made = await self._create(message, cell, data, is_virtual=True)
+        if is_made:
+            self._host.put_again([message])
+        self._host.release(cell)
+
+    def _reserve(self, message: Message, spec: AgentSpec, shard: int) -> Cell:
+        """A cell that holds the id while the agent is made; what comes meanwhile waits in it."""
+        cell = Cell(message.key, spec, shard)
+        cell.is_busy = cell.is_reserved = True
+        cell.last_used = self._host.loop.time()
+        self._host.cells[cell.id] = cell
+        return cell
 
     async def _create(
-        self, message: Message, shard: Shard, spec: AgentSpec, data: bytes
-    ) -> Cell | None:
-        """A new cell, still busy, whose id is on the roster and whose `on_start` is done.
-
-        Messages that come meanwhile wait in it. None when it failed; the message is answered then.
-        """
+        self, message: Message, cell: Cell, data: bytes, *, is_virtual: bool = False
+    ) -> bool:
+        """Make the agent of a reserved cell; False when it failed and the message is answered."""
         host = self._host
-        cell = Cell(message.key, spec, shard.number, shard.since, data)
-        cell.is_busy = cell.is_reserved = True
-        host.cells[cell.id] = cell
-        await host.roster.write(shard.number, shard.since, cell.id, spec.name)
-        if host.cells.get(cell.id) is not cell:  # the shard moved on while the roster was written
-            message.redirect()
-            return None
-        cell.is_reserved = False
-        shard.lost.pop(cell.id, None)
-        cell.last_used = host.loop.time()
-        try:
-            if spec.isolation != "dedicated":
-                await host.lifecycle.activate(cell, message.deadline)
-        except JidoError as error:
-            host.lifecycle.drop_object(cell)
-            await self._remove(cell)
-            message.fail(error)
-            return None
-        return cell
+        asked = Asked(message, host.loop)
+        op = message.op
+        if is_virtual:
+            op = op.nested(0, cell.id, SPAWN, b"")
+        request = host.turns.request(asked, "spawn", cell.spec, cell.id, message, op=op)
+        host.replicas.submit(cell.shard, request)
+        turn = await asked.begun()
+        if turn is not None:
+            cell.state = data
+            try:
+                state, effects = await self._first_activation(cell, message, turn.version)
+                kept = b"" if cell.is_volatile else state
+                record = host.turns.record_of(cell, turn, kept, effects)
+            except JidoError as error:
+                host.replicas.end(cell.shard, cell.id, turn.version, None)
+                host.forget(cell)
+                message.fail(error)
+                return False
+            commit = Commit(record, (message.fingerprint, b"true"))
+            host.replicas.end(cell.shard, cell.id, turn.version, commit)
+            answer = await asked.ended()
+            if answer.status is Status.OK:
+                cell.is_reserved = False
+                cell.state = state
+                host.turns.made(cell, answer.version)
+                return True
+        else:
+            assert asked.answer is not None
+            answer = asked.answer
+        host.forget(cell)
+        if is_virtual and answer.status in (Status.OK, Status.EXISTS):
+            host.put_again([message])  # made by another message
+        elif answer.status is Status.OK:
+            self._spawned_before(message, answer)
+        elif answer.status is Status.EXISTS:
+            host.put_again([message])  # finds the agent that there is
+        else:
+            self._refuse(message, cell.shard, answer)
+        return False
+
+    def _spawned_before(self, message: Message, answer: Answer) -> None:
+        """The operation has made the agent before."""
+        if answer.value is not None and answer.value[0] != message.fingerprint:
+            text = f"op_id {message.op_id!r} spawned {message.key!r} with another type or state"
+            message.fail(InvalidInputError(text, op_id=message.op_id))
+        else:
+            message.reply(b"true")
+
+    async def _first_activation(
+        self, cell: Cell, message: Message, version: Sequence[int]
+    ) -> tuple[bytes, list[Any]]:
+        if cell.spec.isolation == "dedicated":
+            return cell.state, []
+        agent, effects = await self._host.lifecycle.activate(cell, message.deadline, version)
+        cell.live = agent
+        return self._host.lifecycle.state_of(cell, agent), list(effects)
+
+    async def _spawn_over(self, message: Message, shard: int) -> None:
+        """The id belongs to an agent that is lost: that one ends first."""
+        host = self._host
+        asked = Asked(message, host.loop)
+        op = message.op.nested(1, message.key, DELETE, b"")
+        request = self._plain(asked, "stop", message)._replace(op=op)
+        host.replicas.submit(shard, request)
+        turn = await asked.begun()
+        if turn is not None:
+            assert turn.record is not None
+            host.replicas.end(shard, message.key, turn.version, Commit(turn.record, None))
+            await asked.ended()
+        host.put_again([message])
 
     def _known(self, type_name: str) -> AgentSpec:
         spec = find_agent(type_name)
@@ -214,14 +396,22 @@ class Operations:
 
     async def _spawn_again(self, message: Message, cell: Cell) -> None:
         """The id is taken: fine for the same operation, and for `get_or_spawn` of the type."""
-        remembered = (cell.remembered or {}).get(message.op_id)
-        if remembered is not None and message.name == SPAWN:
-            if remembered[0] == message.fingerprint:
-                message.reply(remembered[1])
-            else:
-                text = f"op_id {message.op_id!r} spawned {cell.id!r} with another type or state"
-                message.fail(InvalidInputError(text, op_id=message.op_id))
-            return
+        if message.name == SPAWN:
+            asked = Asked(message, self._host.loop)
+            request = self._plain(asked, "spawn", message)._replace(op=message.op)
+            self._host.replicas.submit(cell.shard, request)
+            turn = await asked.begun()
+            if turn is not None:  # it has just ended
+                self._host.replicas.end(cell.shard, cell.id, turn.version, None)
+                self._host.put_again([message])
+                return
+            assert asked.answer is not None
+            if asked.answer.status is Status.OK:
+                self._spawned_before(message, asked.answer)
+                return
+            if asked.answer.status is not Status.EXISTS:
+                self._refuse(message, cell.shard, asked.answer)
+                return
         type_name, _ = from_json(message.body)
         if message.name == ENSURE and type_name == cell.spec.name:
             message.reply(b"false")
@@ -232,95 +422,103 @@ class Operations:
         message.fail(AgentExistsError(text, node=self._host.node_name, agent=cell.id))
 
     async def _info(self, message: Message, cell: Cell) -> None:
-        host = self._host
-        tenure = host.view.tenures[cell.shard]
-        message.reply(to_json([self._row(cell), list(tenure.replicas)]))
-
-    def _row(self, cell: Cell) -> list[Any]:
-        is_active = cell.live is not None or cell.worker is not None
-        return [
-            cell.id,
-            cell.spec.name,
-            self._host.node,
-            cell.shard,
-            list(self._host.fence(cell)),
-            cell.spec.consistency,
-            cell.seq,
-            is_active,
-        ]
+        if not cell.is_volatile:
+            answer = await self._host.turns.ask(cell, message, "read", None)
+            if answer is None:
+                return
+            if answer.value is None:
+                self._host.forget(cell)
+                self._host.put_again([message])
+                return
+        message.reply(to_json(listing.agent_row(self._host, cell)))
 
     async def _state(self, message: Message, cell: Cell) -> None:
-        message.reply(to_json([cell.spec.name, cell.state.decode()]))
-
-    async def delete_cell(self, cell: Cell) -> None:
-        """End an agent that holds its own turn: hooks, roster, mailbox."""
-        await self._host.lifecycle.passivate(cell)
-        await self._remove(cell)
-
-    async def _remove(self, cell: Cell) -> None:
-        host = self._host
-        await host.roster.write(cell.shard, host.shards.since(cell.shard), cell.id, "")
-        if host.cells.get(cell.id) is cell:
-            del host.cells[cell.id]
-        waiting, cell.queue = list(cell.queue or ()), None
-        for message in waiting:
-            if message.timer is not None:
-                message.timer.cancel()
-        host.put_again(waiting)
-
-    # -- the host itself
-
-    async def _list(self, message: Message) -> None:
-        after, prefix, type_name = from_json(message.body)
-        ids = sorted(
-            cell.id
-            for cell in self._host.cells.values()
-            if cell.id > after
-            and cell.id.startswith(prefix)
-            and (type_name is None or cell.spec.name == type_name)
-            and not cell.is_reserved
-        )
-        rows = [
-            [
-                self._row(cell := self._host.cells[id_]),
-                list(self._host.view.tenures[cell.shard].replicas),
-            ]
-            for id_ in ids[:PAGE]
-        ]
-        message.reply(to_json([rows, len(ids) > PAGE]))
-
-    async def _statistics(self, message: Message) -> None:
-        host = self._host
-        message.reply(
-            to_json(
-                {
-                    "agents": len(host.cells),
-                    "active": sum(1 for c in host.cells.values() if c.live or c.worker),
-                    "busy": sum(1 for c in host.cells.values() if c.is_busy),
-                    "shards": host.shards.count(),
-                    "turns": host.turns,
-                    "runs": host.runs.active(),
-                }
+        level = message.extra.get(LEVEL) if message.extra else None
+        own = cell.spec.consistency
+        if level is not None and (level not in LEVELS or LEVELS[level] > LEVELS[own]):
+            text = (
+                f"consistency={level!r}: agent {cell.id!r} is {own!r}, and its state cannot be "
+                "read at a stronger level; leave consistency out, or give the type that level"
             )
-        )
+            message.fail(InvalidInputError(text, agent=cell.id))
+            return
+        if cell.is_volatile:
+            message.reply(to_json([cell.spec.name, cell.state.decode()]))
+            return
+        answer = await self._host.turns.ask(cell, message, "read", level)
+        if answer is None:
+            return
+        if answer.value is None:
+            self._host.forget(cell)
+            self._host.put_again([message])
+            return
+        try:
+            state = cell.spec.current_state(answer.value.state, answer.value.schema)
+        except JidoError as error:
+            message.fail(error)
+        else:
+            message.reply(to_json([cell.spec.name, state.decode()]))
 
-    async def _actions(self, message: Message) -> None:
-        rows = [
-            [
-                spec.name,
-                spec.version,
-                spec.description,
-                list(spec.tags),
-                spec.input_schema(),
-                spec.output_schema(),
-            ]
-            for spec in registered_actions()
-        ]
-        message.reply(to_json(rows))
+    async def _delete(self, cell: Cell, message: Message) -> None:
+        """End an agent that holds its own turn: hooks, record, mailbox."""
+        answer = await self.end_agent(cell, message)
+        if answer is None or answer.status is Status.OK:
+            message.reply(b"null")
+        else:
+            self._refuse(message, cell.shard, answer)
 
-    async def _pull(self, message: Message) -> None:
-        self._host.spawn_task(self._host.shards.leaving.page(message))
+    async def end_agent(self, cell: Cell, message: Message) -> Answer | None:
+        """Write the agent's tombstone, after its `on_stop`; what waits looks for it again."""
+        host = self._host
+        asked = Asked(message, host.loop)
+        request = host.turns.request(asked, "stop", cell.spec, cell.id, message, op=message.op)
+        host.replicas.submit(cell.shard, request)
+        turn = await asked.begun()
+        if turn is not None:
+            assert turn.record is not None
+            effects = await host.lifecycle.last_turn(cell, turn.version)
+            record = host.turns.record_of(cell, turn, turn.record.state, effects)
+            commit = Commit(record, (message.fingerprint, b"null"))
+            host.replicas.end(cell.shard, cell.id, turn.version, commit)
+            answer = await asked.ended()
+        else:
+            assert asked.answer is not None
+            answer = asked.answer
+        if answer.status in (Status.OK, Status.NOT_FOUND):
+            host.forget(cell)
+        return answer
 
-    async def _arrived(self, message: Message) -> None:
-        self._host.shards.leaving.forget(unpack(message.body))
-        message.reply(b"")
+    async def end_by_itself(self, shard: int, key: str, name: tuple[Any, int]) -> None:
+        """End an agent that asked for it in a turn, named by the turn's dot and a place."""
+        host = self._host
+        cell = host.cells.get(key)
+        if cell is not None and cell.is_volatile:
+            await self._end_held(cell, name)
+            return
+        if cell is None:
+            record = host.replicas.peek(shard, key)
+            spec = find_agent(record.type) if isinstance(record, Record) else None
+            if spec is None:
+                return
+            cell = Cell(key, spec, shard)
+            cell.record, cell.seq = record, record.version.number  # of what state does not matter
+        await self._end_held(cell, name)
+
+    async def _end_held(self, cell: Cell, name: tuple[Any, int]) -> None:
+        """Write the tombstone of an agent whose turn this is, or which nobody holds."""
+        host = self._host
+        asked = Asked(None, host.loop)
+        op = OpId(agent_caller(cell.id, name[0], "delete"), name[1] + 1)
+        due_ms = int((host.loop.time() + host.config.call_timeout) * 1000)
+        request = Request(asked, "stop", cell.id, op, cell.spec.consistency, due_ms=due_ms)
+        host.replicas.submit(cell.shard, request)
+        turn = await asked.begun()
+        if turn is not None:
+            assert turn.record is not None
+            effects = await host.lifecycle.last_turn(cell, turn.version)
+            record = host.turns.record_of(cell, turn, turn.record.state, effects)
+            host.replicas.end(cell.shard, cell.id, turn.version, Commit(record, None))
+            await asked.ended()
+        assert asked.answer is not None
+        if asked.answer.status in (Status.OK, Status.NOT_FOUND):
+            host.forget(cell)

@@ -1,9 +1,13 @@
 """Runs: actions on the nodes of the cluster, tracked by the host of the run's shard.
 
-Theory. A run id names its shard, so any process can ask the shard's host about it, and a run that a
-turn started is beside its agent. The host picks a fit node, hands the action to the scheduler port
-and keeps the outcome for 600 s. When the node dies, or the shard moves, the run begins again
-elsewhere: an action may run more than once, but one outcome is told.
+Theory. A run id names its shard, so any process can ask the shard's leader about it, and a run that
+a turn started is beside its agent. The leader picks a fit node, hands the action to the scheduler
+port and keeps the outcome for 600 s. When the node dies the run begins again elsewhere: an action
+may run more than once, but one outcome is told.
+
+A run that a turn started stands in its agent's outbox until the agent has the outcome, so a new
+leader begins it again. One that a client started is known to its leader only: when that is gone,
+nobody knows it any more, which its caller is told.
 """
 
 import asyncio
@@ -20,18 +24,20 @@ from jido_cluster.errors import (
     ExecutionError,
     JidoError,
     NoCapableNodeError,
+    OutcomeUnknownError,
     RunCancelledError,
     UnavailableError,
 )
 from jido_cluster.exec.action import registered_actions
-from jido_cluster.exec.needs import Needs
+from jido_cluster.exec.needs import Needs, needs_from_data
 from jido_cluster.exec.outcome import Outcome, dump_outcome, load_outcome
 from jido_cluster.ports import PeerTroubleError, Scheduler
 from jido_cluster.runtime.cell import Cell, Message
-from jido_cluster.runtime.turn import Effect, needs_from_data
+from jido_cluster.runtime.turn import Effect
 from jido_cluster.runtime.view import Member, View, shard_of_run
 from jido_cluster.runtime.wire import CALL, OP_ID, pack, unpack
 from jido_placement import h64
+from jido_state.chores import Deliver
 
 if TYPE_CHECKING:
     from jido_cluster.runtime.host import ShardHost
@@ -56,7 +62,9 @@ class Run:
         "agent_id",
         "dispatches",
         "ended_at",
+        "entry",
         "id",
+        "is_replying",
         "node",
         "outcome",
         "reply",
@@ -83,6 +91,8 @@ class Run:
         self.ended_at = 0.0
         self.task: asyncio.Task[None] | None = None
         self.waiting: list[Message] = []
+        self.entry: Deliver | None = None  # in the agent's outbox
+        self.is_replying = False
 
 
 class Runs:
@@ -102,6 +112,13 @@ class Runs:
     def active(self) -> int:
         """Number of runs that have not ended."""
         return sum(1 for run in self._runs.values() if run.status not in ENDED)
+
+    def is_tracked_here(self, shard: int) -> bool:
+        """Whether a run of the shard is under way that stands in no record, but here alone."""
+        return any(
+            run.shard == shard and run.entry is None and run.status not in ENDED
+            for run in self._runs.values()
+        )
 
     # -- from clients
 
@@ -147,29 +164,45 @@ class Runs:
         return run
 
     def _refuse(self, message: Message) -> bool:
-        """True if the run's shard is not served here; the message is taken care of then."""
+        """True if the run's shard is not led here; the message is sent on then."""
         number = shard_of_run(message.key, self._host.view.shards)
-        shard = self._host.shards.get(number)
-        if shard is None:
-            message.redirect()
-            return True
-        if not shard.is_serving:
-            self._host.shards.park(shard, message)
-            return True
-        return False
+        if self._host.replicas.leadership(number) is not None:
+            return False
+        message.redirect(self._host.replicas.lead(number))
+        return True
 
     def _status(self, run: Run) -> bytes:
         return pack((run.status, run.outcome))
 
     # -- from turns
 
-    def start_from_turn(self, cell: Cell, effect: Effect) -> None:
-        """Begin a run that a committed turn asked for."""
-        _, run_id, action, params, options, needs, reply, tag, trace = effect
-        run = Run(run_id, cell.shard, [action, params, b"{}", options, needs, trace], tag)
-        run.agent_id = cell.id
-        run.reply = reply
+    def start_from_turn(self, shard: int, entry: Deliver, effect: Effect) -> None:
+        """Begin a run that stands in an agent's outbox, unless it has begun here.
+
+        Its entry is delivered when the agent has the outcome.
+        """
+        run_id = effect[1]
+        known = self._runs.get(run_id)
+        if known is not None:
+            known.entry = entry
+            if known.status in ENDED and not known.is_replying:
+                self._replied(known)
+            return
+        run = self._run_of(effect, shard, entry.key)
+        run.entry = entry
         self._begin(run)
+
+    def start_at_once(self, cell: Cell, effect: Effect) -> None:
+        """Begin a run for an agent that is kept in memory only."""
+        self._begin(self._run_of(effect, cell.shard, cell.id))
+
+    @staticmethod
+    def _run_of(effect: Effect, shard: int, agent_id: str) -> Run:
+        _, run_id, action, params, options, needs, reply, tag, trace = effect
+        run = Run(run_id, shard, [action, params, b"{}", options, needs, trace], tag)
+        run.agent_id = agent_id
+        run.reply = reply
+        return run
 
     def cancel_from_turn(self, run_id: str) -> None:
         """Cancel a run that a committed turn named, wherever it is."""
@@ -250,7 +283,7 @@ class Runs:
     def follow(self, view: View) -> None:
         """Runs on nodes that are no more end there, and go to others."""
         for node_id, work in list(self._at_work.values()):
-            if view.member(node_id) is None and not work.done():
+            if view.by_id(node_id) is None and not work.done():
                 work.get_loop().call_soon(_give_up, work, node_id)
 
     def _choose(
@@ -297,10 +330,26 @@ class Runs:
                 message.timer.cancel()
             message.reply(self._status(run))
         if run.reply is not None and run.agent_id is not None:
+            run.is_replying = True
             self._host.spawn_task(self._reply(run, run.agent_id, run.reply))
+        else:
+            self._replied(run)
+
+    def _replied(self, run: Run) -> None:
+        """Nobody needs the run any more: it leaves its agent's outbox."""
+        entry, run.entry = run.entry, None
+        if entry is not None:
+            self._host.replicas.delivered(run.shard, entry, is_done=True)
 
     async def _reply(self, run: Run, agent_id: str, reply: list[str]) -> None:
         """Give the outcome to the agent, as a later turn; an agent that is gone gets nothing."""
+        try:
+            await self._give(run, agent_id, reply)
+        finally:
+            run.is_replying = False
+        self._replied(run)
+
+    async def _give(self, run: Run, agent_id: str, reply: list[str]) -> None:
         type_, parameter = reply
         body = b"{" + to_json(parameter) + b":" + run.outcome + b"}"
         extra = {OP_ID: f"{run.id}.reply"}
@@ -309,9 +358,9 @@ class Runs:
             timeout = self._host.config.call_timeout
             try:
                 await self._host.client.submit(CALL, agent_id, type_, body, timeout, extra)
-            except UnavailableError as error:
+            except (UnavailableError, OutcomeUnknownError) as error:
                 if self._host.loop.time() < end:
-                    await asyncio.sleep(error.retry_after or DISPATCH_DELAY)
+                    await asyncio.sleep(getattr(error, "retry_after", None) or DISPATCH_DELAY)
                     continue
                 logger.warning("agent %s never took the outcome of run %s", agent_id, run.id)
             except JidoError as error:
@@ -320,11 +369,11 @@ class Runs:
                 logger.warning("reply of run %s to %s: %s", run.id, agent_id, error.message)
             return
 
-    # -- moving and forgetting
+    # -- forgetting
 
-    def take_shard(self, number: int) -> dict[str, list[Any]]:
-        """Remove the shard's runs and return them as rows; those under way begin again there."""
-        rows: dict[str, list[Any]] = {}
+    def drop_shard(self, number: int) -> None:
+        """The shard is led elsewhere: its runs end here; who waits for one asks there."""
+        lead = self._host.replicas.lead(number)
         for run in [run for run in self._runs.values() if run.shard == number]:
             del self._runs[run.id]
             if run.task is not None:
@@ -332,33 +381,7 @@ class Runs:
             for message in run.waiting:
                 if message.timer is not None:
                     message.timer.cancel()
-                message.redirect()
-            rows[run.id] = [
-                "run",
-                run.id,
-                run.shard,
-                run.tag,
-                run.agent_id,
-                run.reply,
-                run.status,
-                run.outcome,
-                pack(run.request),
-            ]
-        return rows
-
-    def arrive(self, row: list[Any]) -> None:
-        """Take over a run that was moved here."""
-        _, id_, shard, tag, agent_id, reply, status, outcome, request = row
-        if id_ in self._runs:
-            return
-        run = Run(id_, shard, unpack(request), tag)
-        run.agent_id, run.reply = agent_id, reply
-        if status in ENDED:
-            run.status, run.outcome = status, outcome
-            run.ended_at = self._host.loop.time()
-            self._runs[id_] = run
-        else:
-            self._begin(run)
+                message.redirect(lead)
 
     def forget_old(self, now: float) -> None:
         """Drop outcomes older than 600 s."""

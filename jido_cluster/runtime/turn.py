@@ -6,26 +6,36 @@ nothing of mailboxes, shards or commits: it takes an object and says what came o
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, cast
 
-from jido_cluster.agent import TURN, Agent, AgentSpec, assign, current_turn, replace_fields
+from jido_cluster.agent import (
+    TURN,
+    Agent,
+    AgentSpec,
+    assign,
+    current_turn,
+    replace_fields,
+    spec_of,
+)
 from jido_cluster.errors import ExecutionError, InvalidInputError, JidoError, UsageError
 from jido_cluster.exec.action import spec_of as action_spec_of
 from jido_cluster.exec.context import ClusterBinding, Context
 from jido_cluster.exec.engine import perform
 from jido_cluster.exec.failures import has_started
-from jido_cluster.exec.needs import Needs
+from jido_cluster.exec.needs import Needs, needs_to_data
 from jido_cluster.exec.options import RunOptions, check_options, dump_options
 from jido_cluster.exec.outcome import Outcome
 from jido_cluster.exec.stream import Put
 from jido_cluster.exec.work import Work
 from jido_cluster.ids import check_id
+from jido_cluster.runtime.fence import Fence, fence_of
+from jido_cluster.runtime.schedules import SCHEDULE, UNSCHEDULE, when
 from jido_cluster.runtime.view import run_id_at
-from jido_cluster.runtime.wire import AGE, CALLER, CHAIN, EVENT_BYTES, TRACE, encode_value
+from jido_cluster.runtime.wire import AGE, CALLER, CHAIN, EVENT_BYTES, SESSION, TRACE, encode_value
 from jido_cluster.signals.handler import Declaration, declaration_of, is_stream
 from jido_cluster.signals.signal import Signal, from_wire
+from jido_state.operations import OpId
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,37 +43,19 @@ if TYPE_CHECKING:
     from jido_cluster.cluster import AsyncCluster
     from jido_cluster.refs import AgentRef, AsyncAgentRef
     from jido_cluster.runtime.cell import Cell
+    from jido_cluster.runtime.seen import Seen
     from jido_cluster.sync_cluster import Cluster
 
 R = TypeVar("R")
 
-# Kinds of effects in an outbox.
-SEND: Final = 0  # (SEND, agent id, signal bytes, type name of a virtual agent or None)
+# Kinds of effects in an outbox; those of timers are in `schedules`.
+SEND: Final = 0  # (SEND, agent id, signal bytes, type name of a virtual agent or None, session)
 START: Final = 1  # (START, run id, action, params, options, needs, reply or None, tag, trace)
 CANCEL: Final = 2  # (CANCEL, run id)
 DELETE: Final = 3  # (DELETE,)
 Effect = tuple[Any, ...]
 
 MAX_EFFECTS: Final = 10_000  # of one turn; a loop that forgets to end should fail its own turn
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Fence:
-    """The fencing token of a turn: rises with every turn of an agent, across moves and failovers.
-
-    Give `token` to a resource that remembers the highest one seen and refuses lower ones.
-    """
-
-    config_no: int
-    round: int
-    node: str
-    seq: int
-
-    @property
-    def token(self) -> str:
-        """Fixed-width text whose order is the fence's order."""
-        # Node ids are hex texts of one length in a cluster; the pad covers named local nodes.
-        return f"{self.config_no:016x}.{self.round:016x}.{self.node:_>64}.{self.seq:016x}"
 
 
 class TurnContext(Context):
@@ -81,6 +73,8 @@ class TurnContext(Context):
         read_only: Whether the handler may only look.
         agent: The object the turn runs on.
         cell: The agent on its host, when the turn runs there.
+        seen: What the session has seen in which the turn was called; its own calls add to it.
+        version: What the turn commits as; the fence of its calls.
     """
 
     __slots__ = (
@@ -88,7 +82,6 @@ class TurnContext(Context):
         "_body",
         "_effects",
         "_extra",
-        "_fence",
         "_nested",
         "_now",
         "_shard",
@@ -99,7 +92,9 @@ class TurnContext(Context):
         "is_new",
         "op_id",
         "read_only",
+        "seen",
         "type",
+        "version",
     )
 
     def __init__(
@@ -110,7 +105,7 @@ class TurnContext(Context):
         body: bytes,
         extra: Mapping[str, Any] | None,
         deadline: float,
-        fence: tuple[int, int, str, int],
+        version: Sequence[int],
         now: float,
         is_new: bool,
         shard: int,
@@ -137,7 +132,7 @@ class TurnContext(Context):
         self.agent: Agent | None = None
         self._body = body
         self._extra = extra
-        self._fence = fence
+        self.version = version
         self._now = now
         self._shard = shard
         self._signal: Signal | None = None
@@ -145,6 +140,7 @@ class TurnContext(Context):
         self._nested = 0
         self._awaited: Counter[str] | None = None
         self.cell: Cell | None = None
+        self.seen: Seen | None = None
 
     @property
     def is_running(self) -> bool:
@@ -168,6 +164,12 @@ class TurnContext(Context):
             began, op_id = self._extra[AGE]
             return began, op_id
         return self._now, self.op_id
+
+    def session_text(self) -> str | None:
+        """The token of the session in which the turn was called, with what its own calls saw."""
+        if self.seen is not None:
+            return self.seen.checked_text()
+        return self._extra.get(SESSION) if self._extra else None
 
     def awaits(self, agent_id: str) -> bool:
         """True while the turn waits for a call to that agent."""
@@ -207,7 +209,7 @@ class TurnContext(Context):
     @property
     def fence(self) -> Fence:
         """Fencing token of this turn."""
-        return Fence(*self._fence)
+        return Fence(*fence_of(self.version))
 
     @property
     def now(self) -> datetime:
@@ -228,7 +230,8 @@ class TurnContext(Context):
                 f"send() takes a Signal, not {signal!r}; use Signal.of(Handler, ...)"
             )
             raise InvalidInputError(message)
-        self._add((SEND, target, encode_signal(signal, self.agent_id), virtual))
+        session = self.session_text() if self._extra else None
+        self._add((SEND, target, encode_signal(signal, self.agent_id), virtual, session))
 
     def start(
         self,
@@ -262,13 +265,15 @@ class TurnContext(Context):
         spec = action_spec_of(action)
         checked = dump_options(check_options(options))
         answer = self._reply_handler(reply)
-        run_id = self.nested_id(run=True)
+        dumped = spec.dump_params(params)
+        unique = self.nested_op(self.agent_id, spec.name, dumped).path.removeprefix("~")
+        run_id = run_id_at(self._shard, unique)
         self._add(
             (
                 START,
                 run_id,
                 spec.name,
-                spec.dump_params(params),
+                dumped,
                 checked,
                 needs_to_data(needs if needs is not None else spec.needs),
                 answer,
@@ -282,15 +287,68 @@ class TurnContext(Context):
         """Cancel a run after this turn commits; one that has finished is left alone."""
         self._add((CANCEL, run_id))
 
+    def schedule(
+        self,
+        signal: Signal,
+        /,
+        *,
+        key: str,
+        after: float | None = None,
+        at: datetime | None = None,
+        cron: str | None = None,
+        tz: str = "UTC",
+    ) -> None:
+        """Deliver a signal to this agent later, once or again and again, if this turn commits.
+
+        The timer is part of the agent's record, so it outlives nodes. Its firing is a turn. What
+        was missed fires once, late; `signal.extensions["jidoplanned"]` tells for when it was
+        planned. A handler that fails is tried again some times, then that firing is left out.
+
+        Args:
+            signal: What this agent gets.
+            key: Name of the timer; setting the same one replaces it.
+            after: Seconds from now, >= 0.
+            at: A point in time with a time zone.
+            cron: A cron line of five fields, or six with seconds first.
+            tz: Time zone of `cron`.
+
+        Raises:
+            InvalidInputError: Not exactly one of `after`, `at` and `cron` is given, or it is
+                malformed, or the signal's data do not fit its handler.
+            HandlerNotFoundError: This agent has no handler for the signal.
+            UsageError: The turn is over or read-only, or the agent is kept in memory only.
+        """
+        spec = spec_of(type(self.agent))
+        if spec.durability == "none":
+            message = (
+                f'{spec.name!r} has durability="none" and no record that could keep a timer; send '
+                "it the signal from an agent that has one"
+            )
+            raise UsageError(message)
+        due_ms, schedule = when(self._now, after, at, cron, tz)
+        body = encode_signal(signal, self.agent_id)
+        for handler in spec.handlers_for(signal.type):
+            deliver_params(handler, signal)
+        self._add((SCHEDULE, check_id(key), due_ms, schedule, body))
+
+    def unschedule(self, key: str, /) -> None:
+        """End the timer of this key, if there is one and this turn commits."""
+        self._add((UNSCHEDULE, check_id(key)))
+
     def delete(self) -> None:
         """End this agent with this turn: its hooks run, its state goes, its id is free."""
         self._add((DELETE,))
 
-    def nested_id(self, *, run: bool = False) -> str:
-        """The next operation id derived from this turn's, the same when the turn runs again."""
+    def nested_op(self, target: str, what: str, body: bytes) -> OpId:
+        """The name of the turn's next call, the same when the turn takes the same way again.
+
+        Args:
+            target: Whom it calls.
+            what: Signal type, or name of the action.
+            body: The parameters.
+        """
         self._nested += 1
-        derived = f"{self.op_id}.{self._nested}"
-        return run_id_at(self._shard, derived) if run else derived
+        return OpId.named(self.op_id).nested(self._nested, target, what, body)
 
     def to_data(self) -> list[Any]:
         """The turn's coordinates as plain data, for a worker; it sets its own deadline."""
@@ -300,7 +358,7 @@ class TurnContext(Context):
             self.op_id,
             self._body,
             self._extra,
-            list(self._fence),
+            list(self.version),
             self._now,
             self.is_new,
             self._shard,
@@ -317,8 +375,7 @@ class TurnContext(Context):
         read_only: bool,
     ) -> "TurnContext":
         """The context of `to_data`, in the worker's process."""
-        agent_id, type_, op_id, body, extra, fence, now, is_new, shard = data
-        config_no, round_, node, seq = fence
+        agent_id, type_, op_id, body, extra, version, now, is_new, shard = data
         return cls(
             agent_id,
             type_,
@@ -326,7 +383,7 @@ class TurnContext(Context):
             body,
             extra,
             deadline,
-            (config_no, round_, node, seq),
+            version,
             now,
             is_new,
             shard,
@@ -390,21 +447,6 @@ def encode_signal(signal: Signal, sender: str | None) -> bytes:
     if sender is not None and signal.source == "/":
         event["source"] = sender
     return encode_value(event)
-
-
-def needs_to_data(needs: Needs | None) -> list[Any] | None:
-    """Plain data of what a run needs."""
-    if needs is None:
-        return None
-    return [dict(needs.labels), dict(needs.resources), list(needs.actions)]
-
-
-def needs_from_data(data: Sequence[Any] | None) -> Needs | None:
-    """The needs of `needs_to_data`."""
-    if data is None:
-        return None
-    labels, resources, actions = data
-    return Needs(labels=labels, resources=resources, actions=tuple(actions))
 
 
 def deliver_params(declaration: Declaration, signal: Signal) -> dict[str, Any]:

@@ -5,13 +5,16 @@ Tuples and small integers, because tens of thousands of messages a second are pa
 Parameters, results and states inside are JSON bytes, opaque to this layer: pydantic writes and
 reads them once, at the two ends.
 
-    frame    (version, link, epoch, sequence, view epoch, [message, ...])
+    frame    (version, link, epoch, sequence, ack, [message, ...])
     message  (number, kind, key, name, body, milliseconds left, extra or None)
-    answer   (version, view epoch, frames still held, calls unanswered, [reply, ...], view or None)
+    answer   (version, frames still held, calls unanswered, [reply, ...])
     reply    (number, status, body, meta or None)
 
 `link` names one client's connection to one host; `epoch` counts its resets and `sequence` its
-frames, so that the host can restore the order that Ray does not keep. Nothing here is unpickled.
+frames, so that the host can restore the order that Ray does not keep. All operations of the client
+below number `ack` are answered: their results need not be remembered. The meta of a reply to a
+message with `SESSION` is a pair: the meta it would have without, and the token. Nothing here is
+unpickled.
 """
 
 from collections import OrderedDict
@@ -22,8 +25,9 @@ from pydantic_core import from_json, to_json
 
 from jido_cluster.config import MAX_DATA
 from jido_cluster.errors import InvalidInputError, JidoError, WireError
+from jido_cluster.runtime.view import Lead
 
-VERSION: Final = 1
+VERSION: Final = 2
 # The largest single message: a signal that is called carries its data as such and as parameters, a
 # moved agent its state and the results remembered beside it. Frames of many stay below MAX_DATA.
 MAX_FRAME: Final = 4 * MAX_DATA
@@ -38,13 +42,22 @@ EVENT: Final = 3
 OPERATION: Final = 4
 STREAM: Final = 5
 
-# Statuses of a reply. REDIRECT: not here, take a newer view; nothing has run. ITEM: one of a
-# stream; LAST: there are no more, say when all are taken; the reply proper is still to come.
+# Statuses of a reply. REDIRECT: not here, and nothing has run. DOUBT: not here any more, and it may
+# take effect: the next leader knows it by its op id. Both say who leads as far as the host knows
+# (`unpack_lead`). ITEM: one of a stream; LAST: there are no more, say when all are taken; the reply
+# proper is still to come. CROWDED: nothing has run, because the agent remembers too many results
+# that this client has not acknowledged; it is to be sent again, with `ACK`.
 DONE: Final = 0
 FAILED: Final = 1
 REDIRECT: Final = 2
 ITEM: Final = 3
 LAST: Final = 4
+DOUBT: Final = 5
+CROWDED: Final = 6
+
+# The operation by which a client asks a host who leads a shard; the body is the shard's number in
+# msgpack, the result is of `pack_lead`, at once. A host names itself only while it leads.
+LEADS: Final = "leads"
 
 # Keys of `extra`, one letter each; absent ones are not sent.
 OP_ID: Final = "o"
@@ -55,6 +68,11 @@ TRACE: Final = "t"
 META: Final = "m"
 VIRTUAL: Final = "v"
 EVENT_BYTES: Final = "g"
+FENCE: Final = "f"  # the calling turn's right to call
+LEVEL: Final = "l"  # consistency of a read
+SESSION: Final = "e"  # what the session has seen (`Token`); the answer's meta has it too
+SENT: Final = "s"  # a signal from an outbox: its sender, dot, place, and when it was sent
+ACK: Final = "k"  # as a frame's ack, for operations on this key alone; holds where it is ahead
 
 pack = ormsgpack.packb
 
@@ -76,7 +94,7 @@ def unpack(data: bytes) -> Any:
 
 
 def unpack_frame(data: bytes) -> tuple[str, int, int, int, list[list[Any]]]:
-    """The parts of a frame: link, epoch, sequence, view epoch, messages.
+    """The parts of a frame: link, epoch, sequence, ack, messages.
 
     Raises:
         WireError: It is malformed, too large, or of another version.
@@ -89,28 +107,46 @@ def unpack_frame(data: bytes) -> tuple[str, int, int, int, list[list[Any]]]:
                 "same jido-cluster release everywhere"
             )
             raise WireError(message)
-        case [int(), str(link), int(epoch), int(sequence), int(view_epoch), list(messages)]:
+        case [int(), str(link), int(epoch), int(sequence), int(ack), list(messages)]:
             for entry in messages:
                 if type(entry) is not list or len(entry) != 7:
                     message = "a frame holds a malformed message; it was dropped whole"
                     raise WireError(message)
-            return link, epoch, sequence, view_epoch, messages
+            return link, epoch, sequence, ack, messages
     message = "a frame does not have its six parts; it was dropped"
     raise WireError(message)
 
 
-def unpack_answer(data: bytes) -> tuple[int, int, int, list[list[Any]], list[Any] | None]:
-    """The parts of an answer: view epoch, held frames, unanswered calls, replies, view.
+def unpack_answer(data: bytes) -> tuple[int, int, list[list[Any]]]:
+    """The parts of an answer: held frames, unanswered calls, replies.
 
     Raises:
         WireError: It is malformed, too large, or of another version.
     """
     match unpack(data):
-        case [version, int(view_epoch), int(held), int(unanswered), list(replies), view] if (
-            version == VERSION and (view is None or isinstance(view, list))
-        ):
-            return view_epoch, held, unanswered, replies, view
-    message = "an answer does not have its six parts; it was dropped"
+        case [int(version), int(held), int(unanswered), list(replies)] if version == VERSION:
+            return held, unanswered, replies
+    message = "an answer does not have its four parts; it was dropped"
+    raise WireError(message)
+
+
+def pack_lead(lead: Lead | None) -> bytes:
+    """The body of a REDIRECT or DOUBT."""
+    return b"" if lead is None else pack((*lead.ballot, lead.node))
+
+
+def unpack_lead(body: bytes) -> Lead | None:
+    """The lead of `pack_lead`.
+
+    Raises:
+        WireError: It is malformed.
+    """
+    if not body:
+        return None
+    match unpack(body):
+        case [int(recovery), int(config), int(round_), int(node), int(leader)]:
+            return Lead((recovery, config, round_, node), leader)
+    message = "a reply says who leads, but not as a ballot and a node"
     raise WireError(message)
 
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from jido_cluster.storage.rows import header_to_bytes, period_to_bytes, row_to_bytes
 from jido_cluster.storage.sqlite_store import SqliteStore
 from jido_state.entries import PersistEntries
-from jido_state.messages import Persist
+from jido_state.messages import Persist, Row
 from jido_state.store import HEADER_KEY, Change, Commit, Table
 
 __all__ = ["JournalWriter"]
@@ -58,6 +58,7 @@ class JournalWriter:
         persisted: Told group and ticket: everything the group asked up to there is durable.
         entries_persisted: The same for `PersistEntries`.
         full: Told when the disk is full, and when everything that was held back is durable.
+        seal: Makes a row's bytes; shared with whoever sends the same rows.
     """
 
     def __init__(
@@ -66,15 +67,22 @@ class JournalWriter:
         persisted: _Told,
         entries_persisted: _Told,
         full: Callable[[bool], None],
+        seal: Callable[[int, str, Row], bytes] = row_to_bytes,
     ) -> None:
         self._store = store
         self._persisted = persisted
         self._entries_persisted = entries_persisted
         self._full = full
+        self._seal = seal
         self._written: deque[_Asked] = deque()  # the store has them
         self._held: deque[_Asked] = deque()  # rolled back, and what was asked since
         self._lives: dict[_Stream, int] = {}
         self.is_full = False
+
+    @property
+    def waiting(self) -> int:
+        """How many of the writes that were asked for are not durable."""
+        return len(self._written) + len(self._held)
 
     def persist(self, group: int, effect: Persist) -> None:
         """Writes what a group asks for."""
@@ -85,7 +93,7 @@ class JournalWriter:
             data = header_to_bytes(group, effect.header)
             changes.append(Change(Table.HEADER, group, HEADER_KEY, data))
         for key, row in effect.rows.items():
-            content = None if row is None else row_to_bytes(group, key, row)
+            content = None if row is None else self._seal(group, key, row)
             changes.append(Change(Table.RECORD, group, key, content))
         self._append((group, False), effect.ticket, changes)
 

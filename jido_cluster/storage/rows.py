@@ -13,12 +13,10 @@ from typing import Any, Final
 
 import ormsgpack
 
+from jido_cluster.runtime.sealed import seal, unseal
 from jido_placement.config import GroupConfig, Replica
-from jido_placement.packing import record_from_bytes, record_to_bytes
-from jido_placement.record import ROOT
 from jido_state.codec import CorruptRowError, open_row, seal_row
 from jido_state.messages import Header, Row
-from jido_state.record import Record
 from jido_state.versions import NO_BALLOT, NO_VERSION, Ballot
 
 __all__ = [
@@ -36,21 +34,18 @@ _PERIOD: Final = "\0period 1"
 
 
 def row_to_bytes(shard: int, key: str, row: Row) -> bytes:
-    """A register's row; its content is an agent's record, or the cluster's in the root group."""
-    content = record_to_bytes(row.content) if shard == ROOT else row.content.to_content()
-    return seal_row(shard, key, row.version, row.flags, row.tomb, content)
+    """A register's row, in the bytes under which it travels, too."""
+    return seal(shard, key, row)
 
 
 def row_from_bytes(shard: int, key: str, data: bytes) -> Row:
-    """The register in these bytes.
+    """The register in these bytes; its content stays bytes until it is read.
 
     Raises:
         CorruptRowError: They are not what `row_to_bytes` made for this shard and key.
     """
     try:
-        version, flags, tomb, content = open_row(shard, key, data)
-        read: Any = record_from_bytes if shard == ROOT else Record.from_content
-        return Row(version, flags, tomb, read(content))
+        return unseal(shard, key, data)
     except CorruptRowError:
         raise
     except ValueError as error:  # also a key that rotted: it is no text any more

@@ -39,6 +39,7 @@ NAMES = [
     "Resource",
     "RunOptions",
     "RunRef",
+    "Session",
     "Signal",
     "Toolbox",
     "TurnContext",
@@ -47,6 +48,7 @@ NAMES = [
     "async_closure",
     "chain",
     "closure",
+    "crdt",
     "new_id",
     "on",
     "run",
@@ -88,7 +90,7 @@ NAMES = [
     "WireError",
 ]
 
-NOT_YET = ["MovePlan", "Session", "Subscription", "crdt"]
+NOT_YET = ["MovePlan", "Subscription"]
 
 ACTION_KEYWORDS = (
     "name=None, description='', category='', tags=(), version='1', executor='auto', needs=None"
@@ -128,12 +130,26 @@ FUNCTIONS: dict[str, str] = {
     "max_mailbox=1000, partition_strategy=None, **unknown",
     "Agent.on_start": "self",
     "Agent.on_stop": "self",
+    "Agent.on_conflict": "versions, /",
+    "Agent.on_upgrade": "data, version, /",
     "Context.remaining": "self",
     "Context.use": "self, resource, /",
     "TurnContext.send": "self, to, signal, /",
     "TurnContext.start": "self, action, params, /, *, reply=None, tag='', needs=None, **options",
     "TurnContext.cancel": "self, run_id, /",
+    "TurnContext.schedule": "self, signal, /, *, key, after=None, at=None, cron=None, tz='UTC'",
+    "TurnContext.unschedule": "self, key, /",
     "TurnContext.delete": "self",
+    "crdt.GCounter": "",
+    "crdt.GCounter.increment": "self, by=1",
+    "crdt.PNCounter.decrement": "self, by=1",
+    "crdt.ORSet.add": "self, item",
+    "crdt.ORSet.discard": "self, item",
+    "crdt.LWWRegister.set": "self, value",
+    "crdt.LWWMap.set": "self, key, value",
+    "crdt.LWWMap.discard": "self, key",
+    "crdt.MVRegister.set": "self, value",
+    "Session.__enter__": "self",
     "Signal.of": "handler, /, *args, **kwargs",
     "Outcome.unwrap": "self",
     "Handle.status": "self",
@@ -150,6 +166,7 @@ FUNCTIONS: dict[str, str] = {
     "Cluster.close": "self",
     "Cluster.shutdown": "self",
     "Cluster.options": "self, *, timeout=None, op_id=None",
+    "Cluster.session": "self, token=None",
     "Cluster.spawn": "self, agent_type, agent_id, /, *args, **state",
     "Cluster.get_or_spawn": "self, agent_type, agent_id, /, *args, **state",
     "Cluster.agents": "self, *, prefix='', type=None",
@@ -183,6 +200,7 @@ TESTING: dict[str, str] = {
     "LocalCluster.settle": "self",
     "LocalCluster.advance": "self, seconds",
     "check_state": "agent",
+    "check_upgrade": "agent_type, data, version",
 }
 TELEMETRY: dict[str, str] = {
     "attach": "name, event, listener",
@@ -202,7 +220,7 @@ PAIRS = [
     (testing.LocalCluster, testing.AsyncLocalCluster),
 ]
 SYNC_ONLY = {"submit"}  # an awaitable call is its own future
-NO_IO = {"options", "ref", "connect", "local", "agents", "stream"}
+NO_IO = {"options", "ref", "connect", "local", "agents", "session", "stream"}
 
 
 def found(module: Any, path: str) -> Any:
@@ -320,10 +338,12 @@ def test_contexts_have_their_attributes() -> None:
         "send",
         "start",
         "cancel",
+        "schedule",
+        "unschedule",
         "delete",
     ]:
         assert hasattr(jido.TurnContext, name), name
-    for name in ("emit", "schedule", "subscribe"):
+    for name in ("emit", "subscribe"):
         assert not hasattr(jido.TurnContext, name), name
     assert isinstance(jido.Fence.token, property)
 

@@ -149,6 +149,17 @@ class Shelf(Agent, name="contract.shelf"):
         return "x" * size
 
 
+class Fleeting(Agent, name="contract.fleeting", durability="none"):
+    """A number that is kept in the memory of one process."""
+
+    value: int = 0
+
+    @on("fleeting.add")
+    async def add(self, amount: int = 1) -> int:
+        self.value += amount
+        return self.value
+
+
 class Queue(Agent, name="contract.queue"):
     """Holds its turn for as long as a file is missing."""
 

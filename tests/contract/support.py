@@ -9,9 +9,14 @@ from typing import Any, TypeVar
 
 from jido_cluster import AgentRef, Cluster, ClusterConfig, new_id
 
-MODULES = ("tests.contract.agents", "tests.contract.tapes", "tests.ray.agents")
+MODULES = (
+    "tests.contract.agents",
+    "tests.contract.replicated",
+    "tests.contract.tapes",
+    "tests.ray.agents",
+)
 CONFIG = ClusterConfig(modules=MODULES, hosts_per_node=1)
-PATIENCE = 15.0  # seconds; far more than anything waited for takes
+PATIENCE = 60.0  # seconds; far more than anything waited for takes, on a busy machine, too
 PAUSE = 0.005
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ from jido_cluster import (
     Signal,
     new_id,
 )
+from jido_state.operations import OpId
 from tests.contract.actions import Book
 from tests.contract.agents import Alone, Counter, Inbox, Relay, Seen, Shelf, Witness
 from tests.contract.support import Gate, wait_until
@@ -245,7 +246,7 @@ def test_values_that_do_not_travel_are_refused(shelf: AgentRef[Shelf]) -> None:
 def test_a_request_tells_what_its_result_rests_on(counter: AgentRef[Counter]) -> None:
     """Value, node, fence, durability and attempts; the operation id can be used again."""
     first = counter.request(Counter.add, 2)
-    assert (first.value, first.durability, first.attempts) == (2, "memory", 1)
+    assert (first.value, first.durability, first.attempts) == (2, "quorum", 1)
     assert first.node == counter.info().node
     second = counter.request("counter.add", amount=1)
     assert second.fence > first.fence
@@ -317,9 +318,12 @@ def test_an_agent_calls_another(cluster: Cluster, witness: AgentRef[Witness]) ->
     other = cluster.spawn(Witness, new_id("other-"))
     asking: tuple[Any, ...] = (Witness.ask, Witness.ask_sync)
     for handler in asking:
-        seen = witness.options(op_id=new_id("outer-")).call(handler, other.id)
+        outer = new_id("outer-")
+        seen = witness.options(op_id=outer).call(handler, other.id)
         assert (seen.agent_id, seen.caller) == (other.id, witness.id)
-        assert seen.op_id.startswith("outer-")
+        again = OpId.named(seen.op_id)
+        assert again.is_named
+        assert again.path != outer
     assert other.state().turns == 2
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from jido_cluster.exec.context import Context
 
@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Whenever nothing is ready, time jumps to the next timer."""
+
+    is_virtual: Final = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -90,6 +90,14 @@ class Guest(Agent, name="runtime.guest", virtual=True):
             yield item
 
 
+class Fleeting(Tally, name="runtime.fleeting", durability="none"):
+    """Lives in memory only."""
+
+
+class Passerby(Guest, name="runtime.passerby", virtual=True, durability="none"):
+    """Made by its first call, in memory only."""
+
+
 class Drowsy(Tally, name="runtime.drowsy", idle_timeout=60.0):
     """Leaves memory after a minute."""
 

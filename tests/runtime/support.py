@@ -1,9 +1,9 @@
 """The in-process cluster on simulated time, over a network that misbehaves as told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from jido_cluster import AsyncCluster, ClusterConfig
 from jido_cluster._local.runtime import LocalRuntime, LocalTransport
@@ -11,28 +11,17 @@ from jido_cluster.connection import Connection
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.client import Client
 from jido_cluster.runtime.host import ShardHost
-from jido_cluster.runtime.view import Member, View
+from jido_cluster.runtime.view import View
 from jido_cluster.testing import AsyncLocalCluster
-from tests.exec.loops import VirtualLoop
+from tests.runtime.fakes import member, run
 
-T = TypeVar("T")
-
-
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The result of `main()` on simulated time; fails on errors that nobody has looked at."""
-    unseen: list[dict[str, Any]] = []
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.get_loop().set_exception_handler(lambda _, context: unseen.append(context))
-        result = runner.run(main())
-    if unseen:
-        shown = "; ".join(f"{one['message']}: {one.get('exception')!r}" for one in unseen)
-        raise AssertionError(f"errors that nobody has looked at: {shown}")
-    return result
+__all__ = ["Network", "hosts_of", "local", "member", "over", "run", "runtime_of"]
 
 
 @asynccontextmanager
 async def local(nodes: int = 1, **config: Any) -> AsyncIterator[AsyncLocalCluster]:
-    """A cluster of this loop."""
+    """A cluster of this loop, of few shards: what each costs would only make tests slow."""
+    config = {"shards": 32, **config}
     async with AsyncLocalCluster.local(nodes, config=ClusterConfig(**config)) as cluster:
         yield cluster
 
@@ -80,8 +69,8 @@ class Network:
     async def ask(self, supervisor: str, operation: str, data: bytes) -> bytes:
         return await self._inner.ask(supervisor, operation, data)
 
-    async def newer_view(self, epoch: int) -> View:
-        return await self._inner.newer_view(epoch)
+    async def newer_view(self, source: str) -> View:
+        return await self._inner.newer_view(source)
 
 
 @asynccontextmanager
@@ -96,10 +85,3 @@ async def over(
     known = cluster._connection
     yield AsyncCluster(Connection("other", client, known.config, known.driver, "local")), network
     await client.close()
-
-
-def member(name: str, hosts: int = 1, life: int = 0, **fields: Any) -> Member:
-    """A node that is up, with so many hosts."""
-    addresses = tuple(f"host/{name}.{life}/{index}" for index in range(hosts))
-    known = {"labels": {}, "resources": {"CPU": 2.0}, **fields}
-    return Member(f"{name}.{life}", name, "up", f"supervisor/{name}.{life}", addresses, **known)

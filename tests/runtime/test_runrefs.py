@@ -36,7 +36,7 @@ def test_an_outcome_is_kept_for_600_seconds() -> None:
     """From its end, however long the run took; then nobody knows it."""
 
     async def main() -> None:
-        async with local() as cluster:
+        async with local(shards=4) as cluster:
             ref = await started(cluster, 5000.0)
             assert await ref.wait(4000.0) == "running"
             assert await ref.result() == 3
@@ -90,7 +90,7 @@ def test_a_run_goes_with_the_host_that_tracks_it() -> None:
     """Also for whoever waits for it at that moment."""
 
     async def main() -> None:
-        async with local(2) as cluster:
+        async with local(3, shards=8) as cluster:
             refs = [await started(cluster, 1000.0) for _ in range(20)]
             waiting = [asyncio.ensure_future(ref.result()) for ref in refs]
             await asyncio.sleep(1.0)
@@ -109,7 +109,8 @@ def test_a_run_whose_time_is_up_is_cancelled() -> None:
 
     class Outer(Action, name="runrefs.outer", timeout=10.0):
         async def run(self, params: dict[str, Any], ctx: Context) -> int:
-            return await ctx.cluster.run(Nap, {"seconds": 1000.0})
+            napped: int = await ctx.cluster.run(Nap, {"seconds": 1000.0})
+            return napped
 
     async def main() -> None:
         async with local() as cluster:

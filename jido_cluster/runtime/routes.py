@@ -1,0 +1,331 @@
+"""Routes: which host the calls for a shard go to, and what waits until that is known.
+
+Theory. A shard's calls go to the host that leads it by the client's view. Where that host is not
+known, or has just refused, the calls wait here, and the shard's replicas are asked one after the
+other who leads, while the client also waits for a newer view. A host is not turned to again within
+50 ms of having refused, so that two hosts which name each other are no reason to hurry.
+
+The order of one agent's calls. A key is *held* from when one of its calls was refused, or its shard
+has got another leader while a call is on its way. What is submitted for a held key waits behind.
+The key is let go, lowest number first, when no other host than the one to be sent to owes it an
+answer. A host that says nothing for a second owes nothing any more: its calls become doubtful, and
+the op id keeps them from counting twice.
+
+What a host has to add: once it has refused number n of a key, it refuses the key's later numbers of
+that client until n has come again or is acknowledged. Otherwise a host which becomes the leader
+between two frames would take the second one's call first.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from jido_cluster.errors import JidoError, WireError
+from jido_cluster.runtime.link import Call, Link
+from jido_cluster.runtime.view import Lead, View
+from jido_cluster.runtime.wire import ACK, LEADS, pack, unpack_lead
+
+if TYPE_CHECKING:
+    from jido_cluster.runtime.client import Client
+
+PAUSE: Final = 0.05  # seconds between two attempts at one host for one shard
+QUESTION_SECONDS: Final = 0.5  # how long a host is given to say who leads
+SILENCE: Final = 1.0  # seconds; an answer comes in a few milliseconds, or never
+LEADERLESS: Final = 2.0  # seconds of "nobody leads" that make it the reason why a call failed
+
+
+class Held:
+    """The calls of one key that wait, in any order.
+
+    Attributes:
+        since: When it was first held, in seconds of the loop.
+        is_crowded: Whether a call of it came back as CROWDED.
+    """
+
+    __slots__ = ("calls", "is_crowded", "shard", "since")
+
+    def __init__(self, shard: int, since: float) -> None:
+        self.shard = shard
+        self.since = since
+        self.is_crowded = False
+        self.calls: list[Call] = []
+
+
+class Search:
+    """What was tried lately to find the leader of one shard.
+
+    Attributes:
+        tried: When each host refused, or was asked in vain.
+        question: The one that is on its way.
+        leaderless: Since when hosts have said that they know of no leader.
+    """
+
+    __slots__ = ("leaderless", "question", "tried")
+
+    def __init__(self) -> None:
+        self.tried: dict[str, float] = {}
+        self.question: Call | None = None
+        self.leaderless: float | None = None
+
+
+class Routes:
+    """Part of one client, and as little thread-safe.
+
+    Invariants: the unanswered calls of a key that is not held are all on the link of its shard;
+    `by_shard` has a link only to the host that leads by the client's view.
+
+    Attributes:
+        by_shard: Where calls go without a further thought; None: ask `route`.
+        held: By key.
+    """
+
+    def __init__(self, client: "Client", shards: int) -> None:
+        self._client = client
+        self.by_shard: list[Link | None] = [None] * shards
+        self.held: dict[str, Held] = {}
+        self._searches: dict[int, Search] = {}
+        self._refusals: dict[int, tuple[str, bytes]] = {}  # by shard: who refused, and its reason
+        self._news: dict[int, Lead] = {}
+        self._is_looking = False
+
+    # -- sending
+
+    def route(self, call: Call) -> None:
+        """Push the call on its shard's link, or hold it until somebody leads the shard."""
+        link = self._target(call.shard)
+        if link is None:
+            self.hold(call)
+            self._client.want_view()
+        else:
+            link.push(call)
+
+    def hold(self, call: Call) -> Held:
+        """Keep the call until it may leave; it is on no link any more."""
+        call.link = None
+        call.is_sent = False
+        held = self._hold_key(call.key, call.shard)
+        held.calls.append(call)
+        return held
+
+    def _hold_key(self, key: str, shard: int) -> Held:
+        held = self.held.get(key)
+        if held is None:
+            held = self.held[key] = Held(shard, self._client.loop.time())
+        return held
+
+    def look_soon(self) -> None:
+        """See, once in this pass of the loop, what may leave."""
+        if not self._is_looking:
+            self._is_looking = True
+            self._client.loop.call_soon(self.look)
+
+    def look(self) -> None:
+        """Learn what hosts have said, then let go of the keys that may leave."""
+        self._is_looking = False
+        self._learn()
+        if not self.held or self._client.is_closed:
+            return
+        owing, lowest = self._survey()
+        for key, held in list(self.held.items()):
+            held.calls = [call for call in held.calls if not call.done()]
+            if not held.calls and key not in owing:
+                del self.held[key]
+                continue
+            link = self._target(held.shard)
+            if link is None or not self._is_free(held, link, owing.get(key, ())):
+                continue
+            if held.is_crowded and not self._acknowledge(key, held, lowest[key]):
+                continue
+            del self.held[key]
+            for call in sorted(held.calls, key=lambda call: call.number):
+                if call.shard == held.shard:
+                    link.push(call)
+                else:  # an agent and a run of one name
+                    self.route(call)
+
+    def _survey(self) -> tuple[dict[str, list[Call]], dict[str, int]]:
+        """By held key: calls that a host owes an answer to, and the lowest unanswered number."""
+        owing: dict[str, list[Call]] = {}
+        lowest: dict[str, int] = {}
+        held = self.held
+        for call in self._client.calls.values():
+            if call.key in held and call.shard >= 0:
+                lowest.setdefault(call.key, call.number)
+                if call.is_sent and call.link is not None and not call.done():
+                    owing.setdefault(call.key, []).append(call)
+        return owing, lowest
+
+    def _is_free(self, held: Held, link: Link, owing: "list[Call] | tuple[()]") -> bool:
+        """Whether no other host owes an answer; those that have been silent for long do not."""
+        others = [call for call in owing if call.link is not link]
+        now = self._client.loop.time()
+        for call in others:
+            assert call.link is not None
+            if now - max(held.since, call.link.heard) < SILENCE:
+                return False
+        for call in others:
+            self._client.doubt(call)
+        return True
+
+    def _acknowledge(self, key: str, held: Held, lowest: int) -> bool:
+        """Say to which number the key is answered; False if that is what was said before."""
+        ack = min(lowest, self._client.kept_for_retry(key))
+        if all((call.extra or {}).get(ACK) == ack for call in held.calls):
+            self._client.give_up_retries(key)
+            if self._client.loop.time() - held.since < PAUSE:
+                return False
+        for call in held.calls:
+            call.extra = {**(call.extra or {}), ACK: ack}
+        return True
+
+    # -- who leads
+
+    def _target(self, shard: int) -> Link | None:
+        """The link to the shard's leader; None, and a question is on its way, if unknown."""
+        link = self.by_shard[shard]
+        if link is not None:
+            return link
+        host = self._client.view.leaders[shard]
+        if host and self._is_open(shard, host):
+            search = self._searches.get(shard)
+            if search is not None:
+                search.leaderless = None
+            link = self.by_shard[shard] = self._client.link(host)
+            return link
+        self._ask(shard)
+        return None
+
+    def _is_open(self, shard: int, host: str) -> bool:
+        """Whether the host lives, and was not tried for this shard just now."""
+        if self._client.is_gone(host):
+            return False
+        search = self._searches.get(shard)
+        tried = search.tried.get(host) if search is not None else None
+        return tried is None or self._client.loop.time() - tried >= PAUSE
+
+    def _search(self, shard: int) -> Search:
+        search = self._searches.get(shard)
+        if search is None:
+            search = self._searches[shard] = Search()
+        return search
+
+    def _ask(self, shard: int) -> None:
+        """Ask the next host who leads; one at a time."""
+        search = self._search(shard)
+        if search.question is not None:
+            return
+        hosts = self._client.view.candidates(shard)
+        host = next((host for host in hosts if self._is_open(shard, host)), None)
+        if host is None:
+            return
+        body = pack(shard)
+        try:
+            question = self._client.submit_to_host(host, LEADS, "", body, QUESTION_SECONDS)
+        except JidoError:  # too many calls; the next sweep asks again
+            return
+        search.question = question
+        question.add_done_callback(lambda call: self._told(shard, host, call))
+
+    def _told(self, shard: int, host: str, question: Call) -> None:
+        search = self._search(shard)
+        search.question = None
+        search.tried[host] = self._client.loop.time()
+        if question.cancelled() or question.exception() is not None:
+            self.look_soon()
+            return
+        lead = self._lead_of(shard, question.result())
+        if lead is not None:
+            self._news[shard] = lead
+            if self._client.view.host_of(lead.node, shard) == host:
+                del search.tried[host]
+        self.look_soon()
+
+    def _lead_of(self, shard: int, body: Any) -> Lead | None:
+        """What a host says of a shard; remembers when it says that nobody leads."""
+        try:
+            lead = unpack_lead(body)
+        except WireError:
+            return None
+        search = self._search(shard)
+        if lead is not None:
+            search.leaderless = None
+        elif search.leaderless is None:
+            search.leaderless = self._client.loop.time()
+        return lead
+
+    def refused(self, call: Call, body: bytes) -> None:
+        """The host on the call's link does not lead its shard."""
+        assert call.link is not None
+        self._refusals[call.shard] = (call.link.host, body)
+        self.hold(call)
+        self.look_soon()
+
+    def _learn(self) -> None:
+        """Bring what was said into the view."""
+        refusals, self._refusals = self._refusals, {}
+        news, self._news = self._news, {}
+        view = self._client.view
+        now = self._client.loop.time()
+        wrong: dict[int, Lead] = {}
+        left: set[int] = set()
+        for shard, (host, body) in refusals.items():
+            self._search(shard).tried[host] = now
+            known, link = view.leads[shard], self.by_shard[shard]
+            if known is not None and view.leaders[shard] == host:
+                wrong[shard] = known
+            if link is not None and link.host == host:
+                left.add(shard)
+            lead = self._lead_of(shard, body)
+            if lead is not None and view.host_of(lead.node, shard) != host:
+                news[shard] = lead
+        self.leave(left)
+        self.take(view.without_leads(wrong).with_leads(news))
+
+    def take(self, view: View) -> None:
+        """Make this the client's view: calls go where it says from now on."""
+        before, self._client.view = self._client.view, view
+        if view is before:
+            return
+        if len(self.by_shard) < view.shards:
+            self.by_shard += [None] * (view.shards - len(self.by_shard))
+        if before.leaders != view.leaders:
+            leaders = view.leaders
+            self.leave(
+                {
+                    shard
+                    for shard, link in enumerate(self.by_shard)
+                    if link is not None and link.host != leaders[shard]
+                }
+            )
+            self.look_soon()
+
+    def leave(self, shards: set[int]) -> None:
+        """Send nothing more for these shards to where it went: hold what is on its way."""
+        if not shards:
+            return
+        for link in {id(link): link for shard in shards if (link := self.by_shard[shard])}.values():
+            for call in link.take_unsent():
+                if call.shard in shards:
+                    call.is_doubtful = call.is_doubtful or call.is_sent
+                    self.hold(call)
+                else:
+                    link.push(call)
+        for shard in shards:
+            self.by_shard[shard] = None
+        for call in self._client.calls.values():
+            if call.shard in shards and call.is_sent and not call.done():
+                self._hold_key(call.key, call.shard)
+
+    def leave_host(self, link: Link) -> None:
+        """The host cannot be reached: look for others before it is turned to again."""
+        shards = {shard for shard, known in enumerate(self.by_shard) if known is link}
+        now = self._client.loop.time()
+        for shard in shards:
+            self._search(shard).tried[link.host] = now
+        self.leave(shards)
+        self.look_soon()
+
+    def is_leaderless(self, shard: int) -> bool:
+        """Whether hosts have said for long that nobody leads the shard, and nothing else since."""
+        search = self._searches.get(shard)
+        if search is None or search.leaderless is None:
+            return False
+        return self._client.loop.time() - search.leaderless >= LEADERLESS
