@@ -113,14 +113,8 @@ class Election:
         seat = self._seat
         now = seat.now_ms
         if not self.is_running:
-            leader = seat.heard.node if seat.heard != NO_BALLOT else None
-            silence = now - seat.heard_ms
-            if leader is not None and leader in seat.certain:
-                # Gone for certain: only the order among the candidates has to be waited for.
-                if silence >= seat.rank * seat.settings.rank_ms:
-                    self.begin(is_certain=True)
-            elif silence >= self._patience_ms():
-                self.begin()
+            if now - seat.heard_ms >= self._patience_ms():
+                self.begin(is_certain=seat.is_bereft)
             return
         if now - self._begun_ms >= seat.settings.election_ms:
             self.rest()
@@ -131,10 +125,18 @@ class Election:
 
     def _patience_ms(self) -> int:
         """How long a silence becomes a campaign."""
-        # Where nobody has ever led, or nobody else can, there is no silence to wait for.
         seat = self._seat
-        is_fresh = seat.acceptor.promised == NO_BALLOT or seat.config.members == (seat.me,)
-        return self._pause_ms + (0 if is_fresh else self._seat.settings.election_ms)
+        settings = seat.settings
+        if seat.config.members == (seat.me,):
+            return 0  # nobody else can lead
+        if seat.is_bereft:
+            # Only the order among the candidates has to be waited for; but who has heard nobody
+            # yet has to give a newer leader the time to be heard.
+            listening_ms = 2 * settings.heartbeat_ms if seat.heard == NO_BALLOT else 0
+            return listening_ms + seat.rank * settings.rank_ms
+        if seat.acceptor.promised == NO_BALLOT:
+            return self._pause_ms  # nobody has ever led
+        return self._pause_ms + settings.election_ms
 
     def begin(
         self, *, is_certain: bool = False, leading: Ballot = NO_BALLOT, is_transfer: bool = False
@@ -199,7 +201,7 @@ class Election:
         knows_better = (
             silence >= settings.election_ms
             or seat.acceptor.promised == NO_BALLOT  # nobody has ever led here
-            or seat.heard.node in seat.certain
+            or seat.is_bereft
             or (message.is_certain and silence >= 2 * settings.heartbeat_ms)
             or (message.leader != NO_BALLOT and message.leader == seat.heard)
             or (seat.heard.node == sender.node and message.leader == NO_BALLOT)  # it has stopped

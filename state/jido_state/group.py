@@ -332,12 +332,15 @@ class Group:
         return self._finish()
 
     def certain(self, node: int, now_ms: int, *, is_gone: bool = True) -> list[Effect]:
-        """The process on that node is known to be gone; or another one is there now."""
+        """The process on that node is known to be gone; or another one is there now.
+
+        What the one that is gone has led stays without a leader, whoever is there now.
+        """
         self._begin(now_ms)
         if is_gone:
-            self._seat.certain.add(node)
+            self._seat.lose(node)
         else:
-            self._seat.certain.discard(node)
+            self._seat.gone.discard(node)
         return self._finish()
 
     def transfer(self, target: int, now_ms: int) -> list[Effect]:
@@ -472,11 +475,8 @@ class Group:
         if not goes_on:
             self._election.begin(leading=leadership.ballot)
 
-    def _heard(self, sender: Replica, ballot: Ballot) -> None:
-        seat = self._seat
-        seat.heard = ballot
-        seat.heard_ms = seat.now_ms
-        seat.certain.discard(sender.node)
+    def _heard(self, ballot: Ballot) -> None:
+        self._seat.hear(ballot)
         if self._election.is_running and not self._election.is_deciding:
             self._election.rest()
 
@@ -564,7 +564,9 @@ class Group:
         if message.ballot < self.acceptor.promised:
             self.acceptor.refuses(sender, message.ballot)
             return
-        self._heard(sender, message.ballot)
+        if seat.is_late(message.ballot):
+            return
+        self._heard(message.ballot)
         if self.header.status == "voter" or seat.config_of is not None:
             mine = self.acceptor
             root, is_whole, own = mine.tree.root, mine.is_whole, mine.appends.own

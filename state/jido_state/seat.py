@@ -27,7 +27,10 @@ class Seat:
         now_ms: The time of the current step, on the node's own clock.
         heard: The ballot of the leader heard last; `NO_BALLOT` for none.
         heard_ms: When that was, moved on by the time in which the own loop did not run.
-        certain: Nodes whose process is known to be gone.
+        gone: Nodes whose process is known to be gone, without another in its place as yet.
+        dead: The ballot whose process is known to be gone; `NO_BALLOT` for none. That stays true
+            when its node is back: the process there is another one.
+        dead_ms: Since when that is known.
         config_of: Gives the root group's own config in a content; None in any other group.
         highest_round: Of all ballots seen.
         highest_config: As well: in the root group numbers of configs may go back.
@@ -36,8 +39,10 @@ class Seat:
     __slots__ = (
         "_draws",
         "acceptor",
-        "certain",
         "config_of",
+        "dead",
+        "dead_ms",
+        "gone",
         "heard",
         "heard_ms",
         "highest_config",
@@ -72,7 +77,11 @@ class Seat:
         self.now_ms = now_ms
         self.heard: Ballot = NO_BALLOT
         self.heard_ms = now_ms
-        self.certain: set[int] = set()
+        self.gone: set[int] = set()
+        # A process begins without a leadership: one of its own node's has ended.
+        promised = acceptor.promised
+        self.dead: Ballot = promised if promised.node == node else NO_BALLOT
+        self.dead_ms = now_ms
         self.highest_round = acceptor.promised.round
         self.highest_config = acceptor.promised.config
         self._draws = 0
@@ -92,6 +101,37 @@ class Seat:
     def me(self) -> Replica:
         """This replica, as configs name it."""
         return self.acceptor.me
+
+    @property
+    def followed(self) -> Ballot:
+        """The newest leader's ballot, as far as it is known: heard, or at least promised."""
+        return self.acceptor.promised if self.heard == NO_BALLOT else self.heard
+
+    @property
+    def is_bereft(self) -> bool:
+        """Whether the process of that leader is known to be gone."""
+        return self.followed == self.dead != NO_BALLOT
+
+    def lose(self, node: int) -> None:
+        """The process on that node is known to be gone, and with it what it leads."""
+        self.gone.add(node)
+        followed = self.followed
+        if followed.node == node and followed != NO_BALLOT:
+            self.dead, self.dead_ms = followed, self.now_ms
+
+    def is_late(self, ballot: Ballot) -> bool:
+        """Whether a heartbeat of this ballot was sent before its process was known to be gone.
+
+        One that comes a whole pause later shows that the evidence was wrong.
+        """
+        return ballot == self.dead and self.now_ms - self.dead_ms < self.settings.heartbeat_ms
+
+    def hear(self, ballot: Ballot) -> None:
+        """The leader of this ballot has been heard now."""
+        self.heard, self.heard_ms = ballot, self.now_ms
+        self.gone.discard(ballot.node)
+        if ballot == self.dead:
+            self.dead = NO_BALLOT
 
     def others(self, without: Collection[Replica] = ()) -> list[int]:
         """The nodes of the other voters, in order of preference, each once.

@@ -435,6 +435,22 @@ MUTANTS: Final = (
         "process=self.process, lock=False))\n        self._life.tickets",
     ),
     _one(
+        "evidence ends when the node is back",
+        "1.5: evidence is against the process that led",
+        "schedules_leaders:evidence_outlives_the_return_of_its_node",
+        _GROUP,
+        "            self._seat.gone.discard(node)\n",
+        "            self._seat.gone.discard(node)\n            self._seat.dead = NO_BALLOT\n",
+    ),
+    _one(
+        "evidence holds against a later ballot",
+        "1.5: evidence is against the process that led",
+        "schedules_leaders:evidence_is_of_one_ballot",
+        "jido_state.seat",
+        "        return self.followed == self.dead != NO_BALLOT\n",
+        "        return self.followed.node == self.dead.node and self.dead != NO_BALLOT\n",
+    ),
+    _one(
         "op ids of other callers are evicted",
         "1.11: remembered for the dedupe window",
         "schedules_parts:a_caller_is_remembered_for_the_window",

@@ -203,3 +203,34 @@ def a_session_sees_its_own_writes() -> None:
     script.call(1, "add", 1, level="session", session="s")
     script.call(0, "read", level="session", session="s")
     script.judge()
+
+
+def _gone_and_back(script: Script) -> None:
+    """The leader's process, on node 0, has ended; a new one is there before anybody was elected."""
+    script.crash(0)
+    script.gone(0)
+    script.start(0)
+    script.back(0)
+
+
+def evidence_outlives_the_return_of_its_node() -> None:
+    """Who is back is another process: its node's leadership is over, and nobody waits for it."""
+    script = _one_agent()
+    began_us = script.scheduler.now_us
+    _gone_and_back(script)
+    script.until(lambda: any(map(script.leads, script.machines)), "somebody leads")
+    took_ms = (script.scheduler.now_us - began_us) // 1_000
+    assert took_ms <= 500, f"{took_ms} ms without a leader that was known to be gone"
+    script.judge()
+
+
+def evidence_is_of_one_ballot() -> None:
+    """The node whose process was gone leads again: who does not hear it is not helped."""
+    script = _one_agent()
+    _gone_and_back(script)
+    script.elect(0)
+    script.run(1_000)
+    script.cut([0], [1])
+    script.run(10_000)
+    assert script.leads(0), "evidence against a process that is over has ended a leadership"
+    script.judge()

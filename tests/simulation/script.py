@@ -301,6 +301,12 @@ class Script:
             if machine.node != node and machine.is_up:
                 machine.certain(node)
 
+    def back(self, node: int) -> None:
+        """All others are told that there is a process of the node again."""
+        for machine in self.machines.values():
+            if machine.node != node and machine.is_up:
+                machine.certain(node, is_gone=False)
+
     def elect(self, node: int, ms: int = 12_000) -> None:
         """Only this node campaigns, until it leads."""
         from jido_state.messages import Prevote

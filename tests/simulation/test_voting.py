@@ -161,15 +161,45 @@ def test_a_certain_candidate_needs_two_missed_heartbeats() -> None:
 
 
 def test_own_evidence_grants_at_once() -> None:
-    """Until the leader is heard again."""
+    """Also when there is a process of that node again: it does not lead."""
     one = following()
     one.do("certain", 1)
     assert _asks(one)
     one.do("certain", 1, is_gone=False)
+    assert _asks(one)
+
+
+def test_own_evidence_is_of_the_ballot_that_was_followed() -> None:
+    """A later leader on the same node is another process; evidence against others says nothing."""
+    one = following()
+    one.do("certain", 2)
     assert not _asks(one)
     one.do("certain", 1)
+    one.get(B, Heartbeat(1, NEW._replace(round=NEW.round + 1)))
+    assert not _asks(one)
+
+
+def test_own_evidence_is_wrong_if_the_leader_goes_on() -> None:
+    """A heartbeat that was on its way changes nothing; one that comes a pause later does."""
+    one = following()
+    one.do("certain", 1)
+    assert one.get(B, Heartbeat(1, NEW)) == []
+    assert _asks(one)
+    one.tick(300)
     one.get(B, Heartbeat(1, NEW))
     assert not _asks(one)
+
+
+def test_a_process_knows_that_the_one_before_it_is_gone() -> None:
+    """What it promised to itself is led by nobody; a newer leader is listened for first."""
+    one = One(B, promised=NEW)
+    assert _asks(one)
+    one.tick(800)
+    assert not one.messages(Prevote)
+    one.tick(100)
+    assert one.messages(Prevote)[0][1].is_certain
+    other = One(A, promised=NEW)
+    assert not _asks(other)
 
 
 def test_a_leader_that_goes_on_to_a_new_ballot_is_helped() -> None:

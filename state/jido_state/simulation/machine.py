@@ -382,11 +382,11 @@ class Machine:
         elif type(message) is Configs:
             self._take_configs(message)
 
-    def certain(self, node: int) -> None:
-        """Somebody says that the process of that node is gone; it may be wrong, or late."""
+    def certain(self, node: int, *, is_gone: bool = True) -> None:
+        """Somebody says that the process of that node is gone, or back; perhaps wrongly."""
         now = self.now_ms()
         for shard, group in list(self._life.groups.items()):
-            self.perform(shard, group.certain(node, now))
+            self.perform(shard, group.certain(node, now, is_gone=is_gone))
 
     def _ask(self, ask: Ask) -> None:
         life = self._life

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jido_placement.config import Replica
@@ -155,10 +156,13 @@ class Nemesis:
     def _spread(self, node: int) -> None:
         for other in self._cluster.machines.values():
             if other.node != node and self._random.random() < 0.8:
-                self._later(5, 2_000, self._tell, other, node)
+                self._later(5, 2_000, self._tell, other, partial(other.certain, node))
+                if self._random.random() < 0.5:
+                    back = partial(other.certain, node, is_gone=False)
+                    self._later(50, 4_000, self._tell, other, back)
 
-    def _tell(self, machine: Machine, node: int) -> None:
-        self._cluster.scheduler.run_on(machine.process, machine.certain, node)
+    def _tell(self, machine: Machine, tell: Callable[[], None]) -> None:
+        self._cluster.scheduler.run_on(machine.process, tell)
 
     def refused(self, machine: Machine) -> None:
         """The root group knows another, newer directory of this node."""
@@ -480,7 +484,7 @@ class Nemesis:
         if self._random.random() < 0.8:
             for other in cluster.machines.values():
                 if other.node != node:
-                    self._later(1, 100, self._tell, other, node)
+                    self._later(1, 100, self._tell, other, partial(other.certain, node))
 
     def _make_slow(self, node: int) -> None:
         slow = self._cluster.slow
