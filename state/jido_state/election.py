@@ -89,7 +89,7 @@ class Election:
         self._grants: set[Replica] = set()
         self._promises: dict[Replica, Promise] = {}
         self._listings: dict[Replica, _Listing] = {}
-        self._pause_ms = 0  # how long it lets others begin first
+        self._jitter_ms = 0  # so that candidates do not collide for ever
         self.rest()
 
     @property
@@ -106,7 +106,7 @@ class Election:
         """Ends any campaign, and waits for silence again."""
         seat = self._seat
         self._phase = ""
-        self._pause_ms = seat.jitter_ms() + seat.rank * seat.settings.rank_ms
+        self._jitter_ms = seat.jitter_ms()
 
     def tick(self) -> None:
         """Begins a campaign after silence, repeats what was not answered, gives up in time."""
@@ -129,14 +129,15 @@ class Election:
         settings = seat.settings
         if seat.config.members == (seat.me,):
             return 0  # nobody else can lead
+        ranked_ms = seat.rank * settings.rank_ms
         if seat.is_bereft:
             # Only the order among the candidates has to be waited for; but who has heard nobody
             # yet has to give a newer leader the time to be heard.
             listening_ms = 2 * settings.heartbeat_ms if seat.heard == NO_BALLOT else 0
-            return listening_ms + seat.rank * settings.rank_ms
-        if seat.acceptor.promised == NO_BALLOT:
-            return self._pause_ms  # nobody has ever led
-        return self._pause_ms + settings.election_ms
+            return listening_ms + ranked_ms
+        if seat.followed == NO_BALLOT:
+            return ranked_ms + self._jitter_ms  # nobody has ever led
+        return settings.election_ms + ranked_ms + self._jitter_ms
 
     def begin(
         self, *, is_certain: bool = False, leading: Ballot = NO_BALLOT, is_transfer: bool = False
@@ -200,7 +201,7 @@ class Election:
         settings = seat.settings
         knows_better = (
             silence >= settings.election_ms
-            or seat.acceptor.promised == NO_BALLOT  # nobody has ever led here
+            or seat.followed == NO_BALLOT  # nobody has ever led here
             or seat.is_bereft
             or (message.is_certain and silence >= 2 * settings.heartbeat_ms)
             or (message.leader != NO_BALLOT and message.leader == seat.heard)

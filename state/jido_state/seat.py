@@ -93,9 +93,17 @@ class Seat:
 
     @property
     def rank(self) -> int:
-        """Place in the order of preference, from 0."""
-        members = self.config.members
-        return members.index(self.me) if self.me in members else len(members)
+        """Place in the order of preference, from 0, among those not known to be gone.
+
+        Whose process led is not counted either when it is back: it has to listen first.
+        """
+        rank = 0
+        for replica in self.config.members:
+            if replica == self.me:
+                break
+            node = replica.node
+            rank += node not in self.gone and not (self.is_bereft and node == self.dead.node)
+        return rank
 
     @property
     def me(self) -> Replica:

@@ -15,8 +15,8 @@ class GroupSettings:
             for dead more often. At least 4 x heartbeat_ms.
         heartbeat_ms: Pause between a leader's heartbeats. Shorter costs messages.
         jitter_ms: Random part added to election_ms, so that candidates do not collide for ever.
-        rank_ms: Added once for each place in the order of preference: the first replica usually
-            campaigns alone. At least one round trip.
+        rank_ms: Added once for each place in the order of preference, of those not known to be
+            gone: the first replica usually campaigns alone. At least one round trip.
         resend_ms: Pause before an unanswered request is sent again. At least two round trips.
         seal_ms: How long a leader that hands over refuses turns before it goes on.
         dedupe_window_ms: How long op ids are remembered, and tombstones kept, in leading time.

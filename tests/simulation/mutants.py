@@ -451,6 +451,14 @@ MUTANTS: Final = (
         "        return self.followed.node == self.dead.node and self.dead != NO_BALLOT\n",
     ),
     _one(
+        "who is gone is let begin first",
+        "1.5: rank is a place among those who may be there",
+        "schedules_leaders:evidence_outlives_the_return_of_its_node",
+        "jido_state.seat",
+        "            rank += node not in self.gone and not",
+        "            rank += True or not",
+    ),
+    _one(
         "op ids of other callers are evicted",
         "1.11: remembered for the dedupe window",
         "schedules_parts:a_caller_is_remembered_for_the_window",

@@ -220,7 +220,7 @@ def evidence_outlives_the_return_of_its_node() -> None:
     _gone_and_back(script)
     script.until(lambda: any(map(script.leads, script.machines)), "somebody leads")
     took_ms = (script.scheduler.now_us - began_us) // 1_000
-    assert took_ms <= 500, f"{took_ms} ms without a leader that was known to be gone"
+    assert took_ms <= 200, f"{took_ms} ms without a leader that was known to be gone"
     script.judge()
 
 

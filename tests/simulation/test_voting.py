@@ -250,3 +250,38 @@ def test_with_evidence_a_candidate_waits_for_its_rank_only() -> None:
     assert not second.messages(Prevote)
     second.tick(300)
     assert second.messages(Prevote)[0][1].is_certain
+
+
+def test_who_is_known_to_be_gone_is_not_let_begin_first() -> None:
+    """The second in the order of preference is the first when the first led, and is gone."""
+    second = One(B)
+    second.get(A, Heartbeat(1, NEWER._replace(node=0)))
+    second.do("certain", 0)
+    second.do("certain", 0, is_gone=False)
+    second.tick()
+    assert second.messages(Prevote)
+    third = One(C)
+    third.get(A, Heartbeat(1, NEWER._replace(node=0)))
+    third.do("certain", 0)
+    third.tick(200)
+    assert not third.messages(Prevote), "the second may be there"
+    third.do("certain", 1)
+    third.tick()
+    assert third.messages(Prevote)
+
+
+def test_who_is_gone_is_not_waited_for_after_silence_either() -> None:
+    """Until there is a process of its node again."""
+    one = One(B)
+    one.get(C, Heartbeat(1, NEWER))
+    one.do("certain", 0)
+    one.tick(2_500)
+    assert one.messages(Prevote)
+    other = One(B)
+    other.get(C, Heartbeat(1, NEWER))
+    other.do("certain", 0)
+    other.do("certain", 0, is_gone=False)
+    other.tick(2_700)
+    assert not other.messages(Prevote)
+    other.tick()
+    assert other.messages(Prevote)
