@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from tests.faults.namespaces import missing
-from tests.faults.scenarios import SCENARIOS, Size, run
+from tests.faults.scenarios import SCENARIOS, run
+from tests.faults.stage import Size
 
 
 def main() -> int:
@@ -21,13 +22,22 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=Size.seconds, help="of load, for each")
     parser.add_argument("--rate", type=float, default=Size.rate, help="operations a second")
     parser.add_argument("--agents", type=int, default=Size.agents)
+    parser.add_argument("--rounds", type=int, default=Size.rounds, help="of kills and failover")
+    parser.add_argument("--seed", type=int, default=Size.seed, help="of kills")
     parser.add_argument("--keep", type=Path, help="a folder for the histories")
     arguments = parser.parse_args()
     if unknown := set(arguments.scenarios) - SCENARIOS.keys():
         parser.error(f"no scenario is called {', '.join(sorted(unknown))}")
     if reason := missing():
         parser.error(reason)
-    size = Size(arguments.nodes, arguments.seconds, arguments.rate, arguments.agents)
+    size = Size(
+        arguments.nodes,
+        arguments.seconds,
+        arguments.rate,
+        arguments.agents,
+        arguments.rounds,
+        arguments.seed,
+    )
     is_broken = False
     for name in arguments.scenarios or SCENARIOS:
         keep = None

@@ -1,6 +1,10 @@
-"""The agent that faults are tried on; hosts import this module."""
+"""The agents that faults are tried on; hosts import this module."""
 
-from jido_cluster import Agent, on
+import asyncio
+import contextlib
+import hashlib
+
+from jido_cluster import Agent, JidoError, on
 
 
 class Register(Agent, name="faults.register", consistency="strong"):
@@ -32,3 +36,50 @@ class Register(Agent, name="faults.register", consistency="strong"):
         """Add to it; the sum."""
         self.value += amount
         return self.value
+
+
+class SessionRegister(Register, name="faults.register.session", consistency="session"):
+    """One whose reads are as new as what their session has seen."""
+
+
+class EventualRegister(Register, name="faults.register.eventual", consistency="eventual"):
+    """One whose reads may be old."""
+
+
+def relayed(value: int, fence: str) -> int:
+    """What a turn of a relay writes for a value: no two turns write the same.
+
+    So the calls of two turns of one operation are two, and the second is not taken for a repeated
+    first one.
+    """
+    return value * 1_000_000 + int(hashlib.sha256(fence.encode()).hexdigest()[:4], 16)
+
+
+class Relay(Agent, name="faults.relay", consistency="strong"):
+    """Writes into a register from within a turn that lasts."""
+
+    @on("relay.write")
+    async def write(self, register: str, value: int, seconds: float, log: str) -> str:
+        """Write the value now, and again below zero after a while; note how each went.
+
+        Args:
+            register: Whose value.
+            value: Positive.
+            seconds: Between the two writes.
+            log: A file on the node this runs on; each line has the fence of the turn, the value,
+                and "ok" or the kind of the error.
+        """
+        await self._write(register, value, log)
+        await asyncio.sleep(seconds)
+        await self._write(register, -value, log)
+        return self.ctx.fence.token
+
+    async def _write(self, register: str, value: int, log: str) -> None:
+        end = "ok"
+        try:
+            number = relayed(value, self.ctx.fence.token)
+            await self.ctx.cluster.ref(Register, register).call(Register.write, number)
+        except JidoError as error:
+            end = error.kind
+        with contextlib.suppress(OSError), open(log, "a") as lines:  # noqa: ASYNC230, PTH123
+            lines.write(f"{self.ctx.fence.token} {value} {end}\n")

@@ -26,32 +26,43 @@ class Client:
     It belongs to its node: it dies and freezes with it. Close it, or use it in `with`.
 
     Attributes:
+        number: Part of the numbers of its sessions; see `judge.client_of`.
         log: Where it notes its operations.
     """
 
     _numbers = itertools.count(1)
 
-    def __init__(self, nodes: RayNodes, name: str, **config: Any) -> None:
+    def __init__(
+        self,
+        nodes: RayNodes,
+        name: str,
+        frames: tuple[float, float] | None = None,
+        **config: Any,
+    ) -> None:
         """Start it and connect.
 
         Args:
             nodes: The cluster.
             name: The node it runs on.
+            frames: Probabilities that a frame of its calls is lost, and that its answer is.
             **config: Settings of the cluster beside modules, hosts and the data folder.
         """
-        number = next(Client._numbers)
+        self.number: Final = next(Client._numbers)
         self.name: Final = name
         folder = nodes.network.folder
-        self.log: Final = folder / f"client-{number}.jsonl"
+        self.log: Final = folder / f"client-{self.number}.jsonl"
         self.log.touch()
-        self._errors: Final = folder / f"client-{number}.err"
+        self._errors: Final = folder / f"client-{self.number}.err"
         settings = {"modules": MODULES, "hosts_per_node": 1, "data_dir": str(nodes.data_dir)}
-        command = [sys.executable, "-m", "tests.faults.load", nodes.address, str(number)]
+        command = [sys.executable, "-m", "tests.faults.load", nodes.address, str(self.number)]
+        environment = nodes.environment | {"FAULTS_CONFIG": json.dumps(settings | config)}
+        if frames is not None:
+            environment["FAULTS_FRAMES"] = json.dumps(frames)
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
                 nodes.network.command(name, [*command, str(self.log)]),
                 cwd=ROOT,
-                env=nodes.environment | {"FAULTS_CONFIG": json.dumps(settings | config)},
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

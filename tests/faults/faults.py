@@ -8,13 +8,19 @@ import errno
 import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.faults.namespaces import Network
+from tests.faults.namespaces import Network, send_signal
 
 _BLOCK: Final = bytes(1 << 20)
+_PERIOD: Final = 0.1  # seconds
+_PERIODS: Final = 50
 
 
 class Faults:
@@ -101,6 +107,58 @@ class FullDisk:
 
     def __exit__(self, *_: object) -> None:
         self._file.unlink()
+
+
+class Slowed:
+    """A node that stands still most of the time, from `__enter__` to `__exit__`.
+
+    As one with too little of a processor: it is stopped and let go on ten times a second.
+
+    Args:
+        network: The node's.
+        name: The node.
+        share: Of each period in which it may run, above 0 and below 1.
+    """
+
+    def __init__(self, network: Network, name: str, share: float) -> None:
+        if not 0.0 < share < 1.0:
+            message = f"share={share} must be above 0 and below 1"
+            raise ValueError(message)
+        self._network = network
+        self._name = name
+        self._share = share
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            pids = self._network.pids(self._name)  # takes a while: not in each period
+            for _ in range(_PERIODS):
+                send_signal(pids, signal.SIGSTOP)
+                self._over.wait(_PERIOD * (1.0 - self._share))
+                send_signal(pids, signal.SIGCONT)
+                if self._over.wait(_PERIOD * self._share):
+                    break
+
+
+class BusyCores:
+    """Work for every core that never ends, from `__enter__` to `__exit__`."""
+
+    def __enter__(self) -> None:
+        command = [sys.executable, "-c", "while True: pass"]
+        self._busy = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._busy:
+            process.kill()
+            process.wait()
 
 
 def failing_calls(request: int, response: int, in_flight: int) -> dict[str, str]:

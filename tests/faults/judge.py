@@ -4,8 +4,14 @@ A log has lines of three kinds, joined by their number `n`: the call (`client, k
 call_ns`), the answer (`ret, return_ns`, and `version` of the state where the cluster says it), and
 the end without one (`refused` or `unknown` with the kind of the error). An operation that was
 refused did not run and is in no history; one that is unknown, or whose client died, may have.
+
+Strong agents are judged by all of their operations. A read of the others may be old, so for them
+the changes have to fit together, which their answers tell, and every run ends by a change to each
+agent: an acknowledged change that was lost is seen there. What sessions read of agents with
+sessions is judged by its versions.
 """
 
+import itertools
 import json
 from bisect import bisect_right
 from collections import Counter
@@ -16,7 +22,7 @@ from typing import Any, Final
 
 from jido_state.checking import Sight, check_counter, check_linearizable, check_sessions
 from jido_state.simulation.history import History, Operation
-from tests.faults.load import COUNTER
+from tests.faults.load import COUNTER, EVENTUAL, SESSION, SESSIONS
 
 _NS: Final = 1_000_000_000
 
@@ -32,6 +38,10 @@ class Findings:
         longest_wait: Seconds; over all operations, the longest time from the call to the next
             answer of that agent to anybody. Where none came any more it counts to the last answer
             of all.
+        illegal: Number of agents of each level whose history no single copy explains: it has a
+            lost write, one that took effect twice, or, of strong ones, an old read.
+        wrong_sums: Number of counters that are not what was added to them.
+        broken_sessions: Number of answers that are older than what their session had seen.
         problems: Broken promises, as sentences; none is good.
     """
 
@@ -39,6 +49,9 @@ class Findings:
     unknown: Mapping[str, int]
     refused: Mapping[str, int]
     longest_wait: float
+    illegal: Mapping[str, int]
+    wrong_sums: int
+    broken_sessions: int
     problems: tuple[str, ...]
 
     def to_json(self) -> str:
@@ -83,7 +96,7 @@ class Record:
         path.write_text("".join(f"{line}\n" for line in self.history().to_lines()))
 
     def sights(self) -> list[Sight]:
-        """What each session saw, where the answers say on which state they rest."""
+        """What each session saw, where that may not be old and the answer says what it rests on."""
         return [
             Sight(
                 call["client"],
@@ -93,30 +106,99 @@ class Record:
             )
             for call in self.calls
             # A comparison that failed wrote nothing, and is no read of a session either.
-            if "version" in call and call["ret"] is not False
+            if "version" in call
+            and call["ret"] is not False
+            and not call["key"].startswith(EVENTUAL)
         ]
 
     def judge(self) -> Findings:
-        """Every promise that strong agents make."""
+        """Every promise that agents of each level make."""
         keys = self.history().by_key()
-        verdicts = map(check_linearizable, keys.values())
+        verdicts = [check_linearizable(_binding(key, ones)) for key, ones in keys.items()]
         bad = [verdict for verdict in verdicts if not verdict.is_linearizable]
         problems = [str(verdict) for verdict in bad[:1]]  # one story is enough to understand
         if bad[1:]:
             others = ", ".join(f"{verdict.key} ({verdict.outcome.value})" for verdict in bad[1:])
             problems.append(f"{len(bad) - 1} more keys: {others}")
-        for key, operations in keys.items():
-            if key.startswith(COUNTER):
-                problems += [f"key {key!r}: {one}" for one in _check_counter(operations)]
-        problems += [str(one) for one in check_sessions(self.sights())]
+        illegal = Counter(_level(verdict.key or "") for verdict in bad)
+        sums = [
+            f"key {key!r}: {one}"
+            for key, operations in keys.items()
+            if key.startswith(COUNTER)
+            for one in _check_counter(operations)
+        ]
+        sessions = [str(one) for one in check_sessions(self.sights())]
+        problems += sums + sessions
         ends = Counter(_end(call) for call in self.calls)
         return Findings(
             operations=ends.pop(("answered", ""), 0),
             unknown={kind: count for (end, kind), count in ends.items() if end == "unknown"},
             refused={kind: count for (end, kind), count in ends.items() if end == "refused"},
             longest_wait=self._longest_wait() / _NS,
+            illegal={level: illegal[level] for level in ("strong", "session", "eventual")},
+            wrong_sums=len(sums),
+            broken_sessions=len(sessions),
             problems=tuple(problems),
         )
+
+    def failovers(
+        self, after_ns: int, keys: Iterable[str], *, by: Iterable[int] = ()
+    ) -> dict[str, float | None]:
+        """Seconds from this moment to the first answer of another leader, by agent; None for never.
+
+        A change is answered under the ballot of the leader that made it, so that it is told from
+        what the one before had still answered.
+
+        Args:
+            after_ns: When it was that the leader was lost.
+            keys: Agents that it led.
+            by: Numbers of the clients that count; none for all.
+        """
+        wanted, counted = set(keys), set(by)
+        before: dict[str, list[int]] = {}
+        found: dict[str, float | None] = dict.fromkeys(wanted)
+        ends = [call for call in self.calls if "version" in call and call["op"] != "read"]
+        for call in sorted(ends, key=lambda call: int(call["return_ns"])):
+            key, ballot = call["key"], call["version"][:3]
+            if key not in wanted or (counted and client_of(call) not in counted):
+                continue
+            if call["return_ns"] < after_ns:
+                before[key] = max(ballot, before.get(key, []))
+            elif found[key] is None and ballot > before.get(key, []):
+                found[key] = (call["return_ns"] - after_ns) / _NS
+        return found
+
+    def gaps(
+        self, after_ns: int, until_ns: int, keys: Iterable[str], *, by: int
+    ) -> dict[str, float]:
+        """Seconds of the longest time between these moments without an answer, by agent.
+
+        Args:
+            after_ns: The first moment.
+            until_ns: The last one.
+            keys: The agents.
+            by: Number of the client that asked.
+        """
+        answers: dict[str, list[int]] = {key: [] for key in keys}
+        for call in self.calls:
+            if call["key"] in answers and client_of(call) == by and "return_ns" in call:
+                answers[call["key"]].append(call["return_ns"])
+        gaps = {}
+        for key, times in answers.items():
+            moments = [after_ns, *sorted(t for t in times if after_ns < t < until_ns), until_ns]
+            gaps[key] = max(b - a for a, b in itertools.pairwise(moments)) / _NS
+        return gaps
+
+    def ends(self, after_ns: int, until_ns: int, keys: Iterable[str], *, by: int) -> dict[str, int]:
+        """How many operations of a client ended how between these moments, where that was noted."""
+        wanted = set(keys)
+        found: Counter[str] = Counter()
+        for call in self.calls:
+            at = call.get("return_ns", call.get("end_ns", 0))
+            if call["key"] in wanted and client_of(call) == by and after_ns < at < until_ns:
+                end, kind = _end(call)
+                found[kind or end] += 1
+        return dict(found)
 
     def _longest_wait(self) -> int:
         answers: dict[str, list[int]] = {}
@@ -132,6 +214,22 @@ class Record:
             place = bisect_right(times, call["call_ns"])
             longest = max(longest, (times[place] if times[place:] else last) - call["call_ns"])
         return longest
+
+
+def client_of(call: Mapping[str, Any]) -> int:
+    """The number of the client whose operation it was."""
+    return int(call["client"]) // SESSIONS
+
+
+def _level(key: str) -> str:
+    if key.startswith(SESSION):
+        return "session"
+    return "eventual" if key.startswith(EVENTUAL) else "strong"
+
+
+def _binding(key: str, operations: Sequence[Operation]) -> list[Operation]:
+    """The operations of an agent that have to fit together: all, or its changes."""
+    return [one for one in operations if one.op != "read" or _level(key) == "strong"]
 
 
 def _joined(text: str) -> list[dict[str, Any]]:

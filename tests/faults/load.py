@@ -30,15 +30,28 @@ from jido_cluster import (
     Reply,
     new_id,
 )
-from tests.faults.agents import Register
+from jido_cluster._ray.transport import RayTransport
+from jido_cluster.ports import PeerTroubleError
+from tests.faults.agents import EventualRegister, Register, Relay, SessionRegister
 
 TRY_SECONDS: Final = 5.0  # for one attempt; an attempt to a silent node takes all of it
 PATIENCE: Final = 15.0  # for an operation with all its attempts
+COUNT_PATIENCE: Final = 300.0  # for an operation that has to be answered
 PAUSE: Final = 0.2  # between attempts
 COUNTER: Final = "count-"  # agents whose ids begin so are only added to and read
+SESSION: Final = "session-"  # these are read as new as their session has seen
+SESSIONS: Final = 10_000  # at most, of one client
+EVENTUAL: Final = "eventual-"  # and these may be read as they were
 MIX: Final = {"read": 50, "write": 20, "cas": 15, "add": 15}
 
 Send = Callable[[], Awaitable[Any]]
+
+
+def type_of(key: str) -> type[Register]:
+    """What the agent of this id is, which decides how it is read."""
+    if key.startswith(SESSION):
+        return SessionRegister
+    return EventualRegister if key.startswith(EVENTUAL) else Register
 
 
 class Log:
@@ -59,6 +72,36 @@ class Log:
         os.write(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
 
+def lose_frames(request: float, response: float) -> None:
+    """From now on frames of this process, or their answers, are lost with these probabilities.
+
+    Ray's own injection of failures does not reach frames: they go by connections of the runtime.
+    """
+    chance, send = random.Random(0), RayTransport.send
+
+    def lossy(self: RayTransport, host: str, frame: bytes) -> "asyncio.Future[bytes]":
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if chance.random() < request:
+            answered.set_exception(PeerTroubleError("the frame was lost"))
+            return answered
+        is_lost = chance.random() < response
+
+        def pass_on(done: "asyncio.Future[bytes]") -> None:
+            if answered.done() or done.cancelled():
+                answered.cancel()
+            elif (error := done.exception()) is not None:
+                answered.set_exception(error)
+            elif is_lost:
+                answered.set_exception(PeerTroubleError("the answer was lost"))
+            else:
+                answered.set_result(done.result())
+
+        send(self, host, frame).add_done_callback(pass_on)
+        return answered
+
+    RayTransport.send = lossy  # type: ignore[method-assign]
+
+
 class Client:
     """Does operations on registers, one after another for each of its sessions."""
 
@@ -67,25 +110,50 @@ class Client:
         self._number = number
         self._log = log
         self._random = random.Random(number)
-        self._sessions = itertools.count(number * 10_000)
+        self._sessions = itertools.count(number * SESSIONS)
         self._values = itertools.count(number * 1_000_000_000)  # no two writes are alike
+        self._end = 0.0  # of the load
 
     async def nodes(self) -> list[Any]:
         """Name, status and number of shards led of each member."""
         return [[one.name, one.status, one.shards_led] for one in await self._cluster.nodes()]
 
+    async def watch(self, seconds: float) -> dict[str, int]:
+        """How many nodes were listed no more, and how often a shard got another leader, meanwhile.
+
+        Only changes count that are seen by looking twice a second.
+        """
+        end = time.monotonic() + seconds
+        members: set[str] = set()
+        leaders: dict[int, str] = {}
+        seen = {"removed": 0, "leader changes": 0}
+        while time.monotonic() < end:
+            view = self._cluster._connection.client.view
+            now = {one.id for one in view.members}
+            seen["removed"] += len(members - now)
+            members |= now
+            for shard, leader in enumerate(view.leaders):
+                if leader:
+                    seen["leader changes"] += leaders.get(shard, leader) != leader
+                    leaders[shard] = leader
+            await asyncio.sleep(0.5)
+        return seen
+
     async def homes(self, keys: Sequence[str]) -> dict[str, str]:
         """The node that each of these agents lives on, where it can be said."""
+        return {key: nodes[0] for key, nodes in (await self.replicas(keys)).items()}
 
-        async def home(key: str) -> tuple[str, str]:
+    async def replicas(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """The nodes that hold each of these agents, the leader first, where it can be said."""
+
+        async def found(key: str) -> tuple[str, list[str]]:
             try:
                 info = await self._cluster.options(timeout=TRY_SECONDS).ref(key).info()
             except JidoError:
-                return key, ""
-            return key, info.node
+                return key, []
+            return key, [info.node, *(one for one in info.replicas if one != info.node)]
 
-        found = await asyncio.gather(*map(home, keys))
-        return {key: node for key, node in found if node}
+        return {key: nodes for key, nodes in await asyncio.gather(*map(found, keys)) if nodes}
 
     async def spawn(self, keys: Sequence[str]) -> None:
         """Make these agents, with the value 0."""
@@ -105,23 +173,78 @@ class Client:
 
         A session whose operation takes longer than its pace leaves out what it missed.
         """
-        end = time.monotonic() + seconds
+        self._end = time.monotonic() + seconds
         period = sessions / rate
         await asyncio.gather(
-            *(self._session(keys, end, period, i * period / sessions) for i in range(sessions))
+            *(self._session(keys, period, i * period / sessions) for i in range(sessions))
         )
 
-    async def _session(self, keys: Sequence[str], end: float, period: float, offset: float) -> None:
+    async def stop(self) -> None:
+        """Let the load end now."""
+        self._end = 0.0
+
+    async def probe(
+        self, keys: Sequence[str], seconds: float, pause: float, patience: float = PATIENCE
+    ) -> None:
+        """Add 1 to each of these agents over and over, each with one call at a time."""
+        end = self._end = time.monotonic() + seconds
+
+        async def one(key: str) -> None:
+            session = next(self._sessions)
+            while time.monotonic() < min(end, self._end):
+                await self._operate(session, key, "add", 1, patience)
+                await asyncio.sleep(pause)
+
+        await asyncio.gather(*map(one, keys))
+
+    async def count(self, keys: Sequence[str], number: int, sessions: int = 100) -> list[int]:
+        """Add 1 to these agents `number` times in all, each again until it is answered; the sums.
+
+        Every addition keeps its operation id for as long as it takes.
+        """
+        left = iter(range(number))
+
+        async def some() -> None:
+            session = next(self._sessions)
+            for i in left:
+                key = keys[i % len(keys)]
+                await self._operate(session, key, "add", 1, patience=COUNT_PATIENCE)
+
+        await asyncio.gather(*(some() for _ in range(sessions)))
+        session = next(self._sessions)
+        return [await self._operate(session, key, "read", None) for key in keys]
+
+    async def value(self, key: str) -> int:
+        """What an agent says, which is noted nowhere."""
+        cluster = self._cluster.options(timeout=PATIENCE)
+        found: int = await cluster.ref(Register, key).call(Register.read)
+        return found
+
+    async def spawn_relays(self, keys: Sequence[str]) -> None:
+        """Make these relays."""
+        for key in keys:
+            await self._cluster.options(timeout=PATIENCE).get_or_spawn(Relay, key)
+
+    async def relay(
+        self, key: str, register: str, value: int, seconds: float, timeout: float, log: str
+    ) -> str:
+        """Have a relay write, and write again after some seconds; the fence of its turn."""
+        cluster = self._cluster.options(timeout=timeout, op_id=new_id("op-"))
+        fence: str = await cluster.ref(Relay, key).call(Relay.write, register, value, seconds, log)
+        return fence
+
+    async def _session(self, keys: Sequence[str], period: float, offset: float) -> None:
         session, seen = next(self._sessions), dict[str, int]()
         due = time.monotonic() + offset
-        while due < end:
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            key = self._random.choice(keys)
-            op, arg = self._choose(key, seen)
-            answer = await self._operate(session, key, op, arg)
-            if op in {"read", "add"} and isinstance(answer, int):
-                seen[key] = answer
-            due = max(due + period, time.monotonic())
+        with self._cluster.session():
+            while due < self._end:
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                key = self._random.choice(keys)
+                op, arg = self._choose(key, seen)
+                answer = await self._operate(session, key, op, arg)
+                if op in {"read", "add"} and isinstance(answer, int):
+                    seen[key] = answer
+                due = max(due + period, time.monotonic())
 
     def _choose(self, key: str, seen: Mapping[str, int]) -> tuple[str, Any]:
         (op,) = self._random.choices(list(MIX), list(MIX.values()))
@@ -133,31 +256,35 @@ class Client:
             return op, next(self._values)
         return op, [seen.get(key, 0), next(self._values)]
 
-    async def _operate(self, session: int, key: str, op: str, arg: Any) -> Any:
-        ref = self._cluster.options(timeout=TRY_SECONDS, op_id=new_id("op-")).ref(Register, key)
+    async def _operate(
+        self, session: int, key: str, op: str, arg: Any, patience: float = PATIENCE
+    ) -> Any:
+        cluster = self._cluster.options(timeout=TRY_SECONDS, op_id=new_id("op-"))
+        ref = cluster.ref(type_of(key), key)
         requests: dict[str, Send] = {
             "read": lambda: ref.request(Register.read),
             "write": lambda: ref.request(Register.write, arg),
             "cas": lambda: ref.request(Register.cas, *arg),
             "add": lambda: ref.request(Register.add, arg),
         }
-        return await self._attempt(self._log.call(session, key, op, arg), op, requests[op])
+        number = self._log.call(session, key, op, arg)
+        return await self._attempt(number, op, requests[op], patience)
 
     async def _spawn(self, session: int, key: str) -> None:
         cluster = self._cluster.options(timeout=TRY_SECONDS, op_id=new_id("op-"))
 
         async def send() -> str:
             try:
-                await cluster.spawn(Register, key)
+                await cluster.spawn(type_of(key), key)
             except AgentExistsError:
                 return "exists"
             return "ok"
 
         await self._attempt(self._log.call(session, key, "spawn", 0), "spawn", send)
 
-    async def _attempt(self, number: int, op: str, send: Send) -> Any:
+    async def _attempt(self, number: int, op: str, send: Send, patience: float = PATIENCE) -> Any:
         """Send it, again with the same operation id while it is not known whether it ran."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         unknown = ""  # the kind of error of the first attempt that may have run
         while True:
             try:
@@ -169,15 +296,18 @@ class Client:
                 # This attempt changed nothing; an earlier one may have, or may still.
                 problem: JidoError = error
                 if not unknown and not error.retryable:
-                    return self._log.write(n=number, refused=error.kind)
+                    return self._ended(number, refused=error.kind)
             except JidoError as error:
                 problem, unknown = error, unknown or error.kind
             else:
                 return self._answered(number, answer)
             if time.monotonic() + PAUSE > end:
                 last = {"unknown": unknown} if unknown else {"refused": problem.kind}
-                return self._log.write(n=number, **last)
+                return self._ended(number, **last)
             await asyncio.sleep(PAUSE)
+
+    def _ended(self, number: int, **end: str) -> None:
+        self._log.write(n=number, end_ns=time.monotonic_ns(), **end)
 
     def _answered(self, number: int, answer: Any) -> Any:
         now = time.monotonic_ns()
@@ -185,7 +315,7 @@ class Client:
             self._log.write(n=number, ret=answer, return_ns=now)
             return answer
         fence = answer.fence
-        version = [fence.config_no, fence.round, int(fence.node or "0", 16), fence.seq]
+        version = [fence.config_no, fence.round, int(fence.node or "0"), fence.seq]
         self._log.write(n=number, ret=answer.value, return_ns=now, version=version)
         return answer.value
 
@@ -210,6 +340,8 @@ async def serve(address: str, number: int, log: str) -> None:
     reader = asyncio.StreamReader(limit=1 << 22)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     config = json.loads(os.environ["FAULTS_CONFIG"])
+    if lost := os.environ.get("FAULTS_FRAMES"):
+        lose_frames(*json.loads(lost))
     async with AsyncCluster.connect(address, config=ClusterConfig(**config)) as cluster:
         client = Client(cluster, number, Log(log))
         tell(id=0, result="connected")

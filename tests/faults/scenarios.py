@@ -1,164 +1,39 @@
 """What happens to a cluster under load, and what its clients may then say of it.
 
 A scenario is played while clients on some of the nodes do mixed operations at an even pace. Then
-everything is healed, every agent is read once, and the checkers judge all that the clients saw.
+everything is healed, every agent is looked at once, and the checkers judge all that clients saw.
 """
 
-import concurrent.futures
-import json
+import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from tests.faults.clients import Client
-from tests.faults.faults import Faults, FullDisk, failing_calls
-from tests.faults.judge import Findings, Record
-from tests.faults.load import COUNTER, PATIENCE
-from tests.faults.nodes import HEAD, RayNodes, Storage, wait_until
+from tests.faults.agents import relayed
+from tests.faults.faults import BusyCores, FullDisk, Slowed, failing_calls
+from tests.faults.load import COUNTER
+from tests.faults.nodes import HEAD, RayNodes, Storage
+from tests.faults.stage import GRACE, Report, Size, Stage, percentiles
 
-JOIN_SECONDS: Final = 120.0  # for a started node to lead shards
 HOST: Final = "ray::ShardHostActor"
+SUPERVISOR: Final = "ray::NodeSupervisorActor"
 DISK_BYTES: Final = 64 << 20
-GRACE: Final = 60.0  # seconds that a load may take beyond its time and its last operations
-
-
-@dataclass(frozen=True)
-class Size:
-    """How big a run is.
-
-    Attributes:
-        nodes: Of the cluster, at least 3.
-        seconds: How long the load lasts; the fault takes about a third of it.
-        rate: Operations a second, over all clients.
-        agents: How many, every tenth of them a counter.
-    """
-
-    nodes: int = 5
-    seconds: float = 90.0
-    rate: float = 100.0
-    agents: int = 200
-
-    def keys(self) -> list[str]:
-        """The ids of the agents."""
-        return [f"{COUNTER if i % 10 == 0 else 'register-'}{i}" for i in range(self.agents)]
-
-
-@dataclass(frozen=True)
-class Report:
-    """One run: what was done when, in seconds since the load began, and what came of it."""
-
-    scenario: str
-    size: Size
-    events: tuple[tuple[float, str], ...]
-    findings: Findings
-
-    def to_json(self) -> str:
-        """On one line."""
-        return json.dumps(asdict(self))
-
-
-class Stage:
-    """A cluster under load, for a scenario to act upon."""
-
-    def __init__(self, nodes: RayNodes, size: Size) -> None:
-        self.nodes: Final = nodes
-        self.faults: Final = Faults(nodes.network)
-        self.size: Final = size
-        self.events: list[tuple[float, str]] = []
-        self.down: set[str] = set()
-        self.clients: list[Client] = []
-        self.living: list[Client] = []  # those whose nodes were not killed, the oldest first
-        self._loads: list[tuple[Client, Future[Any]]] = []
-        self._began = time.monotonic()
-
-    # -- the load
-
-    def connect(self, names: Sequence[str]) -> None:
-        """Start a client on each of these nodes, one after the other."""
-        for name in names:
-            client = Client(self.nodes, name)
-            self.clients.append(client)
-            self.living.append(client)
-
-    def prepare(self) -> None:
-        """Make the agents; wait for all nodes to lead shards first."""
-        self.wait_members(self.nodes.names)
-        self.clients[0].ask("spawn", keys=self.size.keys())
-
-    def begin(self, seconds: float | None = None) -> None:
-        """Start the load on all living clients."""
-        rate = self.size.rate / len(self.living)
-        load = {"seconds": seconds or self.size.seconds, "rate": rate, "keys": self.size.keys()}
-        if not self._loads:
-            self._began = time.monotonic()
-            self.events.clear()
-        self._loads += [(client, client.begin("load", **load)) for client in self.living]
-
-    def until(self, share: float) -> None:
-        """Return when this share of the time of the load is over."""
-        left = self._began + share * self.size.seconds - time.monotonic()
-        # The load lasts longer; should it end before, there is nothing to wait for.
-        loads = [load for client, load in self._loads if client in self.living]
-        concurrent.futures.wait(loads, timeout=max(0.0, left))
-
-    def end(self) -> None:
-        """Wait for the load to end, and read every agent once.
-
-        Raises:
-            ClientGoneError: A client died, other than with its node.
-        """
-        for client, load in self._loads:
-            if client in self.living:
-                load.result(self.size.seconds + PATIENCE + GRACE)
-        self.living[0].ask("each", keys=self.size.keys())
-
-    def close(self) -> None:
-        """End all clients."""
-        for client in self.clients:
-            client.close()
-
-    # -- what scenarios say and ask
-
-    def note(self, event: str) -> None:
-        """Something was done."""
-        self.events.append((round(time.monotonic() - self._began, 3), event))
-
-    def victim(self) -> str:
-        """Of the nodes with neither the GCS nor a client, that with the most agents."""
-        safe = {HEAD, *(client.name for client in self.living)}
-        found: dict[str, str] = self.living[0].ask("homes", keys=self.size.keys())
-        homes = Counter(found.values())
-        return max(sorted(set(self.nodes.names) - safe - self.down), key=lambda one: homes[one])
-
-    def kill(self, *names: str) -> None:
-        """End these nodes."""
-        self.living = [client for client in self.living if client.name not in names]
-        self.down.update(names)
-        self.nodes.kill(*names)
-        self.note(f"killed {', '.join(names)}")
-
-    def restart(self, *names: str) -> None:
-        """Start killed nodes again, the head first."""
-        heads = [name for name in names if name == HEAD]
-        for group in (heads, [name for name in names if name != HEAD]):
-            self.nodes.start(group)
-        self.down.difference_update(names)
-        self.note(f"started {', '.join(names)}")
-
-    def wait_members(self, names: Sequence[str]) -> None:
-        """Return when exactly these nodes are members, and all of them lead shards."""
-
-        def is_so() -> bool:
-            led = self.living[0].members()
-            return set(led) == set(names) and all(led.values())
-
-        wait_until(is_so, f"membership of {sorted(names)}", JOIN_SECONDS)
-        self.note("complete")
+PROBED: Final = 20  # agents that are asked for all the time where times are measured
+PROBE_PATIENCE: Final = 8.0  # seconds
+RELAY_SECONDS: Final = 6.0  # that a turn lasts which calls others
+NOTICE_NS: Final = 5_000_000_000  # after which no side without a majority answers
+END_NS: Final = 2_000_000_000  # the last calls of a probe
+ADDITIONS: Final = 10_000
+COUNT_SECONDS: Final = 600.0
+FAILOVER_SECONDS: Final = 4.0  # between looks whether all agents answer again
+FAILOVER_LOOKS: Final = 8
+SLOWED: Final = 0.1  # of its time that a busy node gets
+MAX_CHANGES: Final = 3  # of leaders, while nothing is wrong
+FOREVER: Final = 3600.0  # seconds of a load that the scenario ends
 
 
 def calm(stage: Stage) -> None:
@@ -185,39 +60,188 @@ def kill_host(stage: Stage) -> None:
     stage.until(1.0)
 
 
+def kills(stage: Stage) -> None:
+    """Nodes and processes die at random, one after the other, as often as there are rounds."""
+    chance = random.Random(stage.size.seed)
+    safe = {HEAD, *(client.name for client in stage.living)}
+    for _ in range(stage.size.rounds):
+        what = chance.choice(("node", "node", HOST, SUPERVISOR))
+        if what == "node":
+            victim = chance.choice(sorted(set(stage.nodes.names) - safe))
+            stage.kill(victim)
+            stage.restart(victim)
+        else:
+            victim = chance.choice(stage.nodes.names)
+            stage.nodes.kill_process(victim, what)
+            stage.note(f"killed the {what} of {victim}")
+        stage.wait_members(stage.nodes.names)
+        stage.pause(chance.uniform(0.0, 2.0))
+    stage.stop()
+
+
+def failover(stage: Stage) -> None:
+    """Its agents are asked for all the time while a node or its process dies, or falls silent.
+
+    Measures from the fault to the first answer of another leader, for each agent.
+    """
+    times: dict[str, list[float | None]] = {"node": [], "process": [], "silent": []}
+    for number in range(stage.size.rounds):
+        for what, all_times in times.items():
+            victim, found = _fail_over(stage, what)
+            all_times.extend(found)
+            stage.note(f"round {number}: {what} {victim}: {percentiles(found)}")
+            stage.faults.heal()
+            if stage.down:
+                stage.restart(*stage.down)
+            stage.wait_members(stage.nodes.names)
+    for what, found in times.items():
+        stage.measure(what, found)
+
+
+def _fail_over(stage: Stage, what: str) -> tuple[str, list[float | None]]:
+    """Lose a leader; its node, and the times of its agents."""
+    (client,) = stage.clients
+    homes = client.ask("homes", keys=stage.size.keys())
+    victim = stage.victim()
+    led = [key for key in sorted(homes) if homes[key] == victim][:PROBED]
+    probing = client.begin("probe", keys=led, seconds=FOREVER, pause=0.2)
+    stage.pause(1.0)
+    began = time.monotonic_ns()
+    if what == "node":
+        stage.kill(victim)
+    elif what == "process":
+        stage.nodes.kill_process(victim, HOST)
+    else:
+        stage.faults.black_hole((victim,), set(stage.nodes.names) - {victim})
+    for _ in range(FAILOVER_LOOKS):
+        stage.pause(FAILOVER_SECONDS)
+        found = stage.record().failovers(began, led)
+        if None not in found.values():
+            break
+    client.ask("stop")
+    probing.result(GRACE)
+    return victim, list(found.values())
+
+
 def kill_all(stage: Stage) -> None:
-    """All nodes lose their power at one moment, and come back with their disks."""
+    """All nodes lose their power at one moment, and come back with their disks.
+
+    Measures from the loss to when every agent has answered.
+    """
     stage.until(0.5)
     names, homes = stage.nodes.names, [client.name for client in stage.clients]
+    began = time.monotonic()
     stage.kill(*names)
     stage.restart(*names)
-    stage.connect(homes)
-    stage.note("connected again")
+    stage.connect(homes[:1])
+    stage.living[0].ask("each", keys=stage.size.keys())
+    stage.note("every agent answers")
+    stage.measure("serving", [time.monotonic() - began])
+    stage.connect(homes[1:])
     stage.begin(stage.size.seconds / 2)
     stage.until(1.0)
 
 
 def pause_leader(stage: Stage) -> None:
-    """The node that leads the most stands still for a third of the time, and does not notice."""
+    """The node that leads the most stands still for a third of the time, and does not notice.
+
+    A turn is under way there that has called another agent and will call it again. The turn runs
+    anew elsewhere; what the first one calls when it goes on has to be refused.
+    """
     stage.until(0.33)
-    victim = stage.victim()
+    victim, client = stage.victim(), stage.living[0]
+    relays = [f"relay-{i}" for i in range(20)]
+    client.ask("spawn_relays", keys=relays)
+    homes = client.ask("homes", keys=relays)
+    led = [key for key in relays if homes.get(key) == victim]
+    log = stage.nodes.data_dir / "nested.log"
+    targets = [f"target-{i}" for i in range(len(led))]
+    client.ask("spawn", keys=targets)
+    written = [
+        client.begin(
+            "relay",
+            key=key,
+            register=target,
+            value=i + 1,
+            seconds=RELAY_SECONDS,
+            timeout=stage.size.seconds,  # the first turn still has time when it goes on
+            log=str(log),
+        )
+        for i, (key, target) in enumerate(zip(led, targets, strict=True))
+    ]
+    stage.pause(RELAY_SECONDS / 3)
     stage.nodes.freeze(victim)
     stage.note(f"froze {victim}")
     stage.until(0.66)
+    fences = [one.result(GRACE) for one in written]
     stage.nodes.thaw(victim)
     stage.note(f"thawed {victim}")
+    stage.until(1.0)
+    lines = [
+        line.split() for line in (stage.nodes.data(victim) / log.name).read_text().splitlines()
+    ]
+    late = [(int(value), end) for fence, value, end in lines if fence not in fences]
+    stage.measures["relays"] = len(led)
+    stage.measures["nested calls before and after the pause"] = sorted(
+        Counter(f"{'before' if value > 0 else 'after'}: {end}" for value, end in late).items()
+    )
+    stage.problems += [
+        f"the nested call of value {value} was taken after its turn was over elsewhere"
+        for value, end in late
+        if value < 0 and end == "ok"
+    ]
+    values = [client.ask("value", key=target) for target in targets]
+    stage.problems += [
+        f"{target} holds {value}, which the turn that committed did not write last"
+        for target, value, fence, i in zip(
+            targets, values, fences, range(len(targets)), strict=True
+        )
+        if value != relayed(-(i + 1), fence)
+    ]
 
 
 def split(stage: Stage) -> None:
-    """A minority is cut off without a word; clients are on both sides."""
+    """A minority is cut off without a word; clients are on both sides.
+
+    Measures, while it is so, the longest time without an answer on the larger side for agents with
+    most of their replicas there, and how calls of the others end; and that the smaller side
+    answers nothing once it has noticed.
+    """
     names = stage.nodes.names
     majority, minority = names[: len(names) // 2 + 1], names[len(names) // 2 + 1 :]
+    large, small = stage.clients
+    homes = large.ask("replicas", keys=stage.size.keys())
+    served = [key for key, held in homes.items() if 2 * len(set(held) & set(majority)) > len(held)]
+    others = sorted(homes.keys() - served)
+    probed = served[:PROBED] + others[:PROBED]
     stage.until(0.33)
+    seconds = stage.size.seconds * 0.66
+    probing = [
+        one.begin("probe", keys=probed, seconds=seconds, pause=0.5, patience=PROBE_PATIENCE)
+        for one in (large, small)
+    ]
+    cut = time.monotonic_ns()
     stage.faults.black_hole(majority, minority)
     stage.note(f"cut {', '.join(minority)} off")
     stage.until(0.66)
+    healed = time.monotonic_ns()
     stage.faults.heal()
     stage.note("healed")
+    stage.until(1.0)
+    for one in probing:
+        one.result(PROBE_PATIENCE + GRACE)
+    record = stage.record()
+    end = time.monotonic_ns()
+    stage.measure("served", record.gaps(cut, healed, served[:PROBED], by=large.number))
+    stage.measure("all after healing", record.gaps(healed, end - END_NS, probed, by=large.number))
+    noticed = cut + NOTICE_NS
+    for name, keys, client in (
+        ("others' calls", others[:PROBED], large),
+        ("smaller side's calls", probed, small),
+    ):
+        stage.measures[name] = record.ends(noticed, healed, keys, by=client.number)
+        if stage.measures[name].get("answered"):
+            stage.problems.append(f"{name} were answered without a majority")
 
 
 def one_way(stage: Stage) -> None:
@@ -257,13 +281,54 @@ def lossy(stage: Stage) -> None:
 
 
 def gcs_outage(stage: Stage) -> None:
-    """Ray's GCS dies, and comes back with its storage after a third of the time."""
+    """Ray's GCS dies, and comes back with its storage after a third of the time.
+
+    A node dies meanwhile. Measures the longest time without an answer before that, and from its
+    death to the first answer of another leader.
+    """
+    client = stage.living[0]
+    stage.until(0.3)
+    homes = client.ask("homes", keys=stage.size.keys())
+    victim = stage.victim()
+    led = [key for key in sorted(homes) if homes[key] == victim][:PROBED]
+    rest = [key for key in sorted(homes) if homes[key] != victim][:PROBED]
+    seconds = stage.size.seconds * 0.5
+    probing = client.begin("probe", keys=led + rest, seconds=seconds, pause=0.2)
     stage.until(0.33)
+    lost = time.monotonic_ns()
     stage.nodes.kill_gcs()
     stage.note("killed the GCS")
+    stage.until(0.45)
+    killed = time.monotonic_ns()
+    stage.kill(victim)
     stage.until(0.66)
     stage.nodes.start_gcs()
     stage.note("started the GCS")
+    stage.restart(victim)
+    probing.result(stage.size.seconds + GRACE)
+    record = stage.record()
+    stage.measure("without the GCS", record.gaps(lost, killed, led + rest, by=client.number))
+    stage.measure("node", record.failovers(killed, led, by=[client.number]))
+    stage.wait_members(stage.nodes.names)
+
+
+def counter(stage: Stage) -> None:
+    """A fixed number of additions, while most frames and calls of Ray fail; the sum is exact."""
+    keys = [f"{COUNTER}sum-{i}" for i in range(20)]
+    stage.clients[0].ask("spawn", keys=keys)
+    counting = [
+        client.begin("count", keys=keys, number=ADDITIONS // len(stage.clients))
+        for client in stage.clients
+    ]
+    for one in counting:
+        one.result(COUNT_SECONDS)
+    stage.note("counted")
+    stage.stop()
+    total = sum(stage.clients[0].ask("value", key=key) for key in keys)
+    stage.measures["additions"] = ADDITIONS
+    stage.measures["sum"] = total
+    if total != ADDITIONS:
+        stage.problems.append(f"{ADDITIONS} additions made {total}")
 
 
 def join_and_leave(stage: Stage) -> None:
@@ -290,6 +355,23 @@ def full_disk(stage: Stage) -> None:
     stage.note("freed it")
 
 
+def busy(stage: Stage) -> None:
+    """All cores are busy, and a node gets a tenth of its time: none of that is a death.
+
+    Counts nodes that are removed, and leaders that change.
+    """
+    victim = stage.victim()
+    watching = stage.living[0].begin("watch", seconds=stage.size.seconds)
+    with BusyCores(), Slowed(stage.nodes.network, victim, SLOWED):
+        stage.note(f"slowed {victim}")
+        stage.until(1.0)
+        seen = watching.result(GRACE)
+    stage.note("let go")
+    stage.measures.update(seen)
+    if seen["removed"] or seen["leader changes"] > MAX_CHANGES:
+        stage.problems.append(f"false alarms: {seen}")
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A story, and the cluster that it needs.
@@ -301,6 +383,8 @@ class Scenario:
         environment: More variables for what Ray starts on the nodes.
         data_bytes: Size of each node's disk; None for the host's.
         stretch: How much longer than `Size.seconds` it takes: the fault must outlast something.
+        load: Seconds of load, where the scenario decides; 0 for none.
+        frames: Probabilities that a frame of the clients is lost, and that its answer is.
     """
 
     play: Callable[[Stage], None]
@@ -309,6 +393,8 @@ class Scenario:
     environment: Mapping[str, str] = field(default_factory=dict)
     data_bytes: int | None = None
     stretch: float = 1.0
+    load: float | None = None
+    frames: tuple[float, float] | None = None
 
 
 SCENARIOS: Final = {
@@ -316,6 +402,8 @@ SCENARIOS: Final = {
     "kill_node": Scenario(kill_node),
     "kill_host": Scenario(kill_host),
     "kill_all": Scenario(kill_all),
+    "kills": Scenario(kills, clients=(0, 0), load=FOREVER),
+    "failover": Scenario(failover, clients=(0,), load=0.0),
     # 90 s at the usual size: longer than Ray, a lease or a TCP connection is patient.
     "pause_leader": Scenario(pause_leader, stretch=3.0),
     "split": Scenario(split, clients=(0, -1)),
@@ -325,7 +413,11 @@ SCENARIOS: Final = {
     "gcs_outage": Scenario(gcs_outage, storage="rocksdb"),
     "join_and_leave": Scenario(join_and_leave),
     "full_disk": Scenario(full_disk, data_bytes=DISK_BYTES),
+    "busy": Scenario(busy),
     "failing_calls": Scenario(calm, environment=failing_calls(5, 5, 5)),
+    "counter": Scenario(
+        counter, environment=failing_calls(25, 50, 0), frames=(0.25, 0.5), load=0.0
+    ),
 }
 
 
@@ -350,12 +442,14 @@ def run(name: str, size: Size, keep: Path | None = None) -> Report:
         )
         stage = Stage(nodes, size)
         stack.callback(stage.close)
-        stage.connect([nodes.names[number] for number in scenario.clients])
+        stage.connect([nodes.names[number] for number in scenario.clients], scenario.frames)
         stage.prepare()
-        stage.begin()
+        stage.begin(size.seconds if scenario.load is None else scenario.load)
         scenario.play(stage)
         stage.end()
-        record = Record.read(client.log for client in stage.clients)
+        record = stage.record()
         if keep is not None:
             record.write(keep)
-        return Report(name, size, tuple(stage.events), record.judge())
+        findings = record.judge()
+        findings = replace(findings, problems=(*findings.problems, *stage.problems))
+        return Report(name, size, tuple(stage.events), stage.measures, findings)

@@ -9,7 +9,7 @@ from tests.faults.clients import Client, ClientGoneError
 from tests.faults.faults import Faults
 from tests.faults.judge import Record
 from tests.faults.nodes import HEAD, RayNodes, wait_until
-from tests.faults.scenarios import Size
+from tests.faults.stage import Size
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("machines")]
 

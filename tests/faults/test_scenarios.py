@@ -9,7 +9,8 @@ import pytest
 
 from jido_state.checking import check_linearizable
 from jido_state.simulation.history import History
-from tests.faults.scenarios import Size, run
+from tests.faults.scenarios import run
+from tests.faults.stage import Size
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("machines")]
 
