@@ -5,6 +5,7 @@ Prints a report as JSON for each, and fails when a promise was broken in one. Ne
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,8 @@ def main() -> int:
         arguments.rounds,
         arguments.seed,
     )
+    # Ended from outside, it ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     is_broken = False
     for name in arguments.scenarios or SCENARIOS:
         keep = None

@@ -150,12 +150,12 @@ def pause_leader(stage: Stage) -> None:
     """
     stage.until(0.33)
     victim, client = stage.victim(), stage.living[0]
-    relays = [f"relay-{i}" for i in range(20)]
+    relays = [f"relay-{i}{stage.size.tag}" for i in range(20)]
     client.ask("spawn_relays", keys=relays)
     homes = client.ask("homes", keys=relays)
     led = [key for key in relays if homes.get(key) == victim]
     log = stage.nodes.data_dir / "nested.log"
-    targets = [f"target-{i}" for i in range(len(led))]
+    targets = [f"target-{i}{stage.size.tag}" for i in range(len(led))]
     client.ask("spawn", keys=targets)
     written = [
         client.begin(
@@ -314,7 +314,7 @@ def gcs_outage(stage: Stage) -> None:
 
 def counter(stage: Stage) -> None:
     """A fixed number of additions, while most frames and calls of Ray fail; the sum is exact."""
-    keys = [f"{COUNTER}sum-{i}" for i in range(20)]
+    keys = [f"{COUNTER}sum-{i}{stage.size.tag}" for i in range(20)]
     stage.clients[0].ask("spawn", keys=keys)
     counting = [
         client.begin("count", keys=keys, number=ADDITIONS // len(stage.clients))
@@ -397,23 +397,30 @@ class Scenario:
     frames: tuple[float, float] | None = None
 
 
+# Ray takes a node that was silent for some 15 s for dead, and ends it when it is heard of again.
+# Here it does not, so that the runtime is by itself to deal with what comes back.
+PATIENT: Final = {
+    "RAY_health_check_failure_threshold": "1000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+}
+
 SCENARIOS: Final = {
     "calm": Scenario(calm),
     "kill_node": Scenario(kill_node),
     "kill_host": Scenario(kill_host),
     "kill_all": Scenario(kill_all),
     "kills": Scenario(kills, clients=(0, 0), load=FOREVER),
-    "failover": Scenario(failover, clients=(0,), load=0.0),
+    "failover": Scenario(failover, clients=(0,), load=0.0, environment=PATIENT),
     # 90 s at the usual size: longer than Ray, a lease or a TCP connection is patient.
-    "pause_leader": Scenario(pause_leader, stretch=3.0),
-    "split": Scenario(split, clients=(0, -1)),
-    "one_way": Scenario(one_way),
+    "pause_leader": Scenario(pause_leader, stretch=3.0, environment=PATIENT),
+    "split": Scenario(split, clients=(0, -1), environment=PATIENT),
+    "one_way": Scenario(one_way, environment=PATIENT),
     "flap": Scenario(flap),
     "lossy": Scenario(lossy),
     "gcs_outage": Scenario(gcs_outage, storage="rocksdb"),
     "join_and_leave": Scenario(join_and_leave),
     "full_disk": Scenario(full_disk, data_bytes=DISK_BYTES),
-    "busy": Scenario(busy),
+    "busy": Scenario(busy, environment=PATIENT),
     "failing_calls": Scenario(calm, environment=failing_calls(5, 5, 5)),
     "counter": Scenario(
         counter, environment=failing_calls(25, 50, 0), frames=(0.25, 0.5), load=0.0
@@ -421,25 +428,28 @@ SCENARIOS: Final = {
 }
 
 
-def run(name: str, size: Size, keep: Path | None = None) -> Report:
-    """Play a scenario on a cluster of its own.
+def run(name: str, size: Size, keep: Path | None = None, nodes: RayNodes | None = None) -> Report:
+    """Play a scenario.
 
     Args:
         name: One of `SCENARIOS`.
         size: How big.
         keep: Where to leave the history of the clients as JSON lines; None for nowhere.
+        nodes: A whole cluster to play it on; its agents must be new. None for a cluster of its own,
+            of the kind that the scenario wants.
     """
     scenario = SCENARIOS[name]
     size = replace(size, seconds=size.seconds * scenario.stretch)
     with ExitStack() as stack:
-        nodes = stack.enter_context(
-            RayNodes(
-                size.nodes,
-                storage=scenario.storage,
-                environment=scenario.environment,
-                data_bytes=scenario.data_bytes,
+        if nodes is None:
+            nodes = stack.enter_context(
+                RayNodes(
+                    size.nodes,
+                    storage=scenario.storage,
+                    environment=scenario.environment,
+                    data_bytes=scenario.data_bytes,
+                )
             )
-        )
         stage = Stage(nodes, size)
         stack.callback(stage.close)
         stage.connect([nodes.names[number] for number in scenario.clients], scenario.frames)

@@ -34,6 +34,7 @@ class Size:
         agents: How many: of ten one is a counter, two are for sessions, two eventual.
         rounds: How often a fault is made again, where a scenario says so.
         seed: Of what is left to chance.
+        tag: End of the agents' ids.
     """
 
     nodes: int = 5
@@ -42,10 +43,11 @@ class Size:
     agents: int = 200
     rounds: int = 10
     seed: int = 1
+    tag: str = ""
 
     def keys(self) -> list[str]:
         """The ids of the agents."""
-        return [f"{_KINDS[i % len(_KINDS)]}{i}" for i in range(self.agents)]
+        return [f"{_KINDS[i % len(_KINDS)]}{i}{self.tag}" for i in range(self.agents)]
 
 
 @dataclass(frozen=True)
