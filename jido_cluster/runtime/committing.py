@@ -26,7 +26,7 @@ from jido_cluster.errors import (
 from jido_cluster.runtime.asked import Asked, Committing, not_run, pass_on
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.dedicated import turn_in_worker
-from jido_cluster.runtime.outbox import entries_of
+from jido_cluster.runtime.outbox import entries_of, without_run
 from jido_cluster.runtime.schedules import with_timers
 from jido_cluster.runtime.turn import (
     Effect,
@@ -44,6 +44,7 @@ from jido_cluster.runtime.wire import (
     EVENT,
     FENCE,
     META,
+    RUN,
     SENT,
     SIGNAL,
 )
@@ -265,7 +266,10 @@ class Turns:
             ExecutionError: It sends more than an agent may have undelivered.
         """
         result, state, effects = done
-        return Commit(self.record_of(cell, turn, state, effects), (message.fingerprint, result))
+        record = self.record_of(cell, turn, state, effects)
+        if message.extra is not None and RUN in message.extra:
+            record = replace(record, outbox=without_run(record.outbox, message.extra[RUN]))
+        return Commit(record, (message.fingerprint, result))
 
     def record_of(
         self, cell: Cell, turn: RunTurn, state: bytes, effects: Sequence[Effect]

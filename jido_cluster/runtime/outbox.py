@@ -2,8 +2,8 @@
 
 Theory. What a turn sends is part of its record, so it happens if and only if the turn commits. The
 leader hands each signal out until its receiver has it; a new leader finds what is left in the
-record. A run that a turn started is kept the same way, from its start until its agent has the
-outcome: when the leader dies, the next one starts it again.
+record. A run that a turn started is kept the same way, from its start until the commit of the turn
+that takes its outcome: when the leader dies before, the next one starts it again.
 
 A turn that asks for its agent's end is answered after that end, so that whoever has the answer
 finds no agent. If the leadership is lost before, it is answered then: the next leader sees to the
@@ -28,6 +28,7 @@ from jido_cluster.runtime.wire import OP_ID, SENT, SESSION, SIGNAL, VIRTUAL, pac
 from jido_state.chores import DeadLetter, Deliver
 from jido_state.dots import Dot
 from jido_state.operations import OpId, agent_caller
+from jido_state.outbox import Outbox
 from jido_state.session import TokenFullError
 from jido_state.versions import NO_VERSION, Version
 
@@ -53,6 +54,15 @@ def entries_of(effects: Sequence[Effect], cell: Cell) -> list[tuple[str, bytes]]
             target = f"cancel {target}"  # not behind the run itself
         entries.append((target, pack(effect)))
     return entries
+
+
+def without_run(outbox: Outbox, run_id: str) -> Outbox:
+    """Less the start of this run, whose outcome the agent takes: it is not to begin again."""
+    return outbox.without(
+        signal.name
+        for signal in outbox.signals
+        if signal.target == run_id and unpack(signal.payload)[0] == START
+    )
 
 
 class Outboxes:

@@ -126,6 +126,7 @@ class Replicas:
         self._disk = disk
         self._wall = wall
         self._hosts_of = hosts_of
+        self._gone: set[tuple[int, int]] = set()  # processes, by node and part
         self._upper = upper
         self._tick_seconds = tick_seconds
         self._rank_seconds = rank_seconds
@@ -312,11 +313,19 @@ class Replicas:
 
     def gone(self, node: int, part: int) -> None:
         """The process that holds the other replicas of some shards is dead, for certain."""
+        self._gone.add((node, part))
         self._certain(node, part, is_gone=True)
 
     def back(self, node: int, part: int) -> None:
         """There is one again."""
+        self._gone.discard((node, part))
         self._certain(node, part, is_gone=False)
+
+    def seems_gone(self, node: int) -> bool:
+        """Whether the node is silent, or one of its processes is dead; a guess."""
+        reachable = self.core.reachable  # empty until the supervisor has told
+        is_silent = bool(reachable) and node not in reachable
+        return is_silent or any(node == one for one, _ in self._gone)
 
     def _certain(self, node: int, part: int, *, is_gone: bool) -> None:
         hosts = self._hosts_of(node)

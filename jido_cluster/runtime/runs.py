@@ -35,7 +35,7 @@ from jido_cluster.ports import PeerTroubleError, Scheduler
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.turn import Effect
 from jido_cluster.runtime.view import Member, View, shard_of_run
-from jido_cluster.runtime.wire import CALL, OP_ID, pack, unpack
+from jido_cluster.runtime.wire import CALL, OP_ID, RUN, pack, unpack
 from jido_placement import h64
 from jido_state.chores import Deliver
 
@@ -261,11 +261,11 @@ class Runs:
             try:
                 return await work
             except PeerTroubleError as error:
+                if _is_cancelled():  # as the node went down: nobody tracks the run here any more
+                    raise asyncio.CancelledError from error
                 trouble: BaseException = error
             except asyncio.CancelledError as error:
-                if not work.cancelled() or (task := asyncio.current_task()) is None:
-                    raise
-                if task.cancelling():
+                if not work.cancelled() or _is_cancelled():
                     raise
                 trouble = error  # `follow` gave this node up
             finally:
@@ -289,7 +289,10 @@ class Runs:
     def _choose(
         self, run_id: str, needs: Needs | None, resources: Mapping[str, float], failed: set[str]
     ) -> Member:
-        """The least loaded node that fits; nodes the run has died on only when all have."""
+        """The least loaded node that fits.
+
+        Nodes that seem to be gone, or that the run has died on, only where there are no others.
+        """
         members = [m for m in self._host.view.members if m.status == "up"]
         fit = [m for m in members if _fits(m, needs, resources)]
         unknown = [
@@ -300,7 +303,8 @@ class Runs:
             text = f"none of {len(members)} nodes has labels {labels} and resources "
             text += f"{dict(resources)}" + (f" and actions {unknown}" if unknown else "")
             raise NoCapableNodeError(text, retry_after=1.0)
-        chosen = [m for m in fit if m.id not in failed] or fit
+        there = [m for m in fit if not self._host.replicas.seems_gone(m.node)] or fit
+        chosen = [m for m in there if m.id not in failed] or there
         return min(
             chosen,
             key=lambda m: (self._load[m.id] / max(m.weight, 0.1), h64(f"{run_id}/{m.id}")),
@@ -352,7 +356,7 @@ class Runs:
     async def _give(self, run: Run, agent_id: str, reply: list[str]) -> None:
         type_, parameter = reply
         body = b"{" + to_json(parameter) + b":" + run.outcome + b"}"
-        extra = {OP_ID: f"{run.id}.reply"}
+        extra = {OP_ID: f"{run.id}.reply", RUN: run.id}
         end = self._host.loop.time() + REPLY_SECONDS
         while True:
             timeout = self._host.config.call_timeout
@@ -400,6 +404,12 @@ def _counted(outcome: bytes, lost: int) -> bytes:
         return outcome
     found = load_outcome(outcome)
     return dump_outcome(found.model_copy(update={"attempts": found.attempts + lost}))
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled this task, whatever came of it."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _give_up(work: "asyncio.Task[bytes]", node_id: str) -> None:

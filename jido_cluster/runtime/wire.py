@@ -72,6 +72,7 @@ FENCE: Final = "f"  # the calling turn's right to call
 LEVEL: Final = "l"  # consistency of a read
 SESSION: Final = "e"  # what the session has seen (`Token`); the answer's meta has it too
 SENT: Final = "s"  # a signal from an outbox: its sender, dot, place, and when it was sent
+RUN: Final = "r"  # the outcome of a run that stands in this agent's outbox; which
 ACK: Final = "k"  # as a frame's ack, for operations on this key alone; holds where it is ahead
 
 pack = ormsgpack.packb

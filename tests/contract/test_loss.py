@@ -13,7 +13,7 @@ from jido_cluster import (
     OutcomeUnknownError,
 )
 from tests.contract.actions import WaitForFile
-from tests.contract.agents import Counter, Fleeting, Queue, Room
+from tests.contract.agents import Boss, Counter, Fleeting, Queue, Room
 from tests.contract.support import Gate, Mortal, spawn_on, wait_until
 
 MakeGate = Callable[[], Gate]
@@ -86,6 +86,27 @@ def test_an_agent_in_memory_only_is_said_to_be_lost(mortal: Mortal) -> None:
             ref.options(timeout=20).call(Fleeting.add)
     again = cluster.spawn(Fleeting, lost[0].id, value=70)
     assert again.call(Fleeting.add) == 71
+
+
+def test_a_run_is_not_begun_again_once_its_agent_has_the_outcome(
+    mortal: Mortal, gate: MakeGate
+) -> None:
+    """It leaves the outbox with the commit that takes the outcome; what is under way stays."""
+    cluster = mortal.cluster
+    victim = mortal.victims[0]
+    boss = spawn_on(cluster, victim, Boss)
+    first, second = gate(), gate()
+    for door in (first, second):
+        boss.call(Boss.wait, **door.files)
+        door.wait_begun()
+    first.open()
+    wait_until(lambda: len(boss.state().done) == 1, "the first outcome")
+    mortal.kill(victim)
+    # Both stood in one outbox: where the second is begun again, the first would be as well.
+    wait_until(lambda: len(second.begun.read_text().split()) > 1, "the second run, again")
+    second.open()
+    wait_until(lambda: len(boss.options(timeout=30).state().done) == 2, "the second outcome")
+    assert first.begun.read_text().split() == ["begun"]
 
 
 def test_runs_of_a_lost_node_go_to_another(mortal: Mortal, gate: MakeGate) -> None:
