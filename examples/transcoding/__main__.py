@@ -21,7 +21,16 @@ from rich.markup import escape
 from examples.transcoding.media import make_clip
 from examples.transcoding.nodes import HEAD, REPOSITORY, NodeStartError, RayNodes
 from examples.transcoding.pipeline import HEIGHTS, JobAgent, Progress
-from examples.transcoding.report import Display, check_results, make_console, result_table
+from examples.transcoding.report import (
+    Display,
+    Loss,
+    check_loss,
+    check_results,
+    make_console,
+    result_table,
+    tell_loss,
+    times_begun,
+)
 from jido_cluster import AgentRef, Cluster, ClusterConfig, JidoError, new_id
 
 MODULE = "examples.transcoding.pipeline"
@@ -45,7 +54,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--kill",
         action="store_true",
         default=environment("KILL", "0") not in {"", "0"},
-        help="kill a worker node half-way [KILL=1]",
+        help="kill the node that hosts the job half-way [KILL=1]",
     )
     parser.add_argument(
         "--address",
@@ -72,6 +81,8 @@ class Demo:
         self.cleanup = contextlib.ExitStack()
         self.nodes: RayNodes | None = None
         self.node_names: dict[str, str] = {}
+        self.log = Path()
+        self.loss: Loss | None = None
 
     def run(self) -> int:
         """Do everything, and return the exit code."""
@@ -79,9 +90,13 @@ class Demo:
         try:
             with self.cleanup:
                 workdir = self._workdir()
+                logs = self.cleanup.enter_context(
+                    tempfile.TemporaryDirectory(prefix="transcoding-")
+                )
+                self.log = Path(logs) / "begun"
                 video = self._video(workdir)
                 cluster = self._cluster()
-                job = cluster.spawn(JobAgent, new_id("job-"), source=video, workdir=workdir)
+                job = self._spawn(cluster, video, workdir)
                 progress = self._follow(job)
                 self._tell_result(progress, workdir)
                 self._check(video, progress)
@@ -127,26 +142,44 @@ class Demo:
             self.nodes = self.cleanup.enter_context(RayNodes())
             config = ClusterConfig(modules=(MODULE,))
             cluster = self.cleanup.enter_context(Cluster.connect(self.nodes.address, config=config))
-            self._wait_for_nodes(cluster, self.nodes, 3)
+            self._wait_for_nodes(cluster, self.nodes)
         up = [node for node in cluster.nodes() if node.status == "up"]
         self.node_names = {key: node.name for node in up for key in (node.id, node.name)}
         names = ", ".join(sorted(node.name for node in up))
         self.console.print(f"the cluster has {len(up)} nodes: {escape(names)}")
         return cluster
 
-    @staticmethod
-    def _wait_for_nodes(cluster: Cluster, nodes: RayNodes, count: int) -> None:
+    def _wait_for_nodes(self, cluster: Cluster, nodes: RayNodes) -> None:
+        """Wait for all to be up; before a kill also for each to lead its part of the shards."""
         deadline = time.monotonic() + NODES_SECONDS
-        while sum(node.status == "up" for node in cluster.nodes()) < count:
+        while True:
+            up = [node for node in cluster.nodes() if node.status == "up"]
+            is_shared = all(node.shards_led > 0 for node in up)
+            if len(up) == len(nodes.names) and (is_shared or not self.options.kill):
+                return
             nodes.check()
             if time.monotonic() > deadline:
-                raise DemoError(f"no {count} nodes are up after {NODES_SECONDS:.0f} s")
+                raise DemoError(f"the nodes are not ready after {NODES_SECONDS:.0f} s: {up}")
             time.sleep(POLL_SECONDS)
+
+    def _spawn(self, cluster: Cluster, video: Path, workdir: Path) -> AgentRef[JobAgent]:
+        """Make the job's agent; not on the head if its node is to be killed: Ray needs the head."""
+        while True:
+            job = cluster.spawn(
+                JobAgent, new_id("job-"), source=video, workdir=workdir, log=self.log
+            )
+            if not self.options.kill or self._host(job) != HEAD:
+                return job
+            job.delete()
+
+    def _host(self, job: AgentRef[JobAgent]) -> str:
+        """The name of the node where the job's agent lives now."""
+        node = job.info().node
+        return self.node_names.get(node, node)
 
     def _follow(self, job: AgentRef[JobAgent]) -> Progress:
         """Start the job and show it until it has ended; on the way, pull a plug if asked to."""
-        home = self.node_names.get(job.info().node, job.info().node)
-        self.console.print(f"{job.id} lives on {escape(home)}")
+        self.console.print(f"{job.id} lives on {escape(self._host(job))}")
         progress = job.call(JobAgent.begin)
         is_kill_due = self.options.kill
         moved_at = time.monotonic()
@@ -156,8 +189,7 @@ class Demo:
                 if progress.has_ended:
                     break
                 if is_kill_due and 2 * progress.tasks_done >= progress.tasks > len(HEIGHTS):
-                    is_kill_due = False
-                    self._kill_worker(home, display)
+                    is_kill_due = not self._kill_host(job, progress, display)
                 time.sleep(POLL_SECONDS)
                 before, progress = progress, job.call(JobAgent.progress)
                 if progress != before:
@@ -170,13 +202,25 @@ class Demo:
             raise DemoError("the job was done before a node could be killed: take a longer video")
         return progress
 
-    def _kill_worker(self, home: str, display: Display) -> None:
-        """Kill a worker node, but not the one where the job's agent lives: see README.md."""
+    def _kill_host(self, job: AgentRef[JobAgent], progress: Progress, display: Display) -> bool:
+        """Kill the node where the job's agent lives, and see who goes on with it.
+
+        Returns whether it was done: a job that has just moved to the head is left alone.
+        """
         if self.nodes is None:
             raise DemoError("there are no nodes of our own to kill")
-        victim = next(name for name in self.nodes.names if name not in {HEAD, home})
-        display.say(f"killing {victim}")
+        victim = self._host(job)
+        if victim == HEAD:
+            return False
+        display.say(f"killing {victim}, the job's node: {len(progress.recorded)} segments recorded")
+        begun = times_begun(self.log)
+        killed_at = time.monotonic()
         self.nodes.kill(victim)
+        host = self._host(job)
+        seconds = time.monotonic() - killed_at
+        display.say(f"{job.id} lives on {host}, {seconds:.1f} s later")
+        self.loss = Loss(victim, host, seconds, progress.recorded, begun)
+        return True
 
     def _tell_result(self, progress: Progress, workdir: Path) -> None:
         self.console.print(result_table(progress, self.node_names))
@@ -185,11 +229,15 @@ class Demo:
             self.console.print(
                 f"{again} of {progress.attempts} attempts failed and were made again"
             )
+        for line in tell_loss(self.loss, times_begun(self.log)) if self.loss else ():
+            self.console.print(escape(line), soft_wrap=True)
         if self.options.workdir or self.options.keep or self.options.video:
             self.console.print(f"results in {escape(str(workdir))}", soft_wrap=True)
 
     def _check(self, video: Path, progress: Progress) -> None:
-        """Decode every result and compare it with the source."""
+        """Decode every result and compare it with the source; see what a kill has cost."""
+        if self.loss and (undone := check_loss(self.loss, times_begun(self.log))):
+            raise DemoError("; ".join(undone))
         made = [row.result.path for row in progress.renditions if row.result]
         if len(made) != len(HEIGHTS):
             raise DemoError(f"{len(made)} files were made, not {len(HEIGHTS)}")

@@ -192,9 +192,13 @@ class TranscodeVideoSegment(Action, name="transcoding.transcode_segment"):
         segment: Segment
         rendition: Rendition
         target: Path
+        log: Path | None = None  # gets a line for each time that a segment is begun
 
     async def run(self, params: Params, ctx: Context) -> Piece:
         """Encode it, on one core: parallelism comes from the nodes."""
+        if params.log is not None:
+            with params.log.open("a") as log:
+                log.write(f"{params.target.stem}\n")
         await media.encode_picture(
             params.source,
             params.target,

@@ -62,6 +62,8 @@ class Progress(Data):
     message: str
     tasks: int
     tasks_done: int
+    recorded: tuple[str, ...]
+    """Ids of the segments whose outcome is in the agent's state, sorted."""
     attempts: int
     """Attempts at the tasks that have ended; more than `tasks_done` when some were made again."""
     renditions: tuple[RenditionProgress, ...]
@@ -77,6 +79,7 @@ class JobAgent(Agent, name="transcoding.JobAgent"):
 
     source: Path
     workdir: Path
+    log: Path | None = None  # see `TranscodeVideoSegment`
     heights: tuple[int, ...] = HEIGHTS
     segment_seconds: float = 4.0
 
@@ -149,6 +152,7 @@ class JobAgent(Agent, name="transcoding.JobAgent"):
             message=self.message,
             tasks=len(self.tasks),
             tasks_done=len(done),
+            recorded=tuple(sorted(task.id for task in done if task.kind == "segment")),
             attempts=sum(task.attempts for task in self.tasks.values()),
             renditions=tuple(self._progress_of(rendition.name) for rendition in self.renditions),
         )
@@ -204,6 +208,7 @@ class JobAgent(Agent, name="transcoding.JobAgent"):
                 segment=segment,
                 rendition=next(r for r in self.renditions if r.name == task.rendition),
                 target=self._piece(task.rendition, task.segment),
+                log=self.log,
             ),
             reply=self.segment_done,
             tag=task.id,

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +110,55 @@ def result_table(progress: Progress, node_names: Mapping[str, str]) -> Table:
             row.result.path.name if row.result else "-",
         )
     return table
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The death of the node that hosted the job, and what was to be kept.
+
+    Attributes:
+        killed: The node.
+        host: The node that hosts the job since.
+        seconds: From the kill until the job answered there.
+        recorded: Ids of the segments whose outcome the job had committed before the kill.
+        begun: How often each segment had been begun before the kill.
+    """
+
+    killed: str
+    host: str
+    seconds: float
+    recorded: tuple[str, ...]
+    begun: Mapping[str, int]
+
+
+def times_begun(log: Path) -> Counter[str]:
+    """How often each segment was begun, by the lines that the encoders have written."""
+    return Counter(log.read_text().split()) if log.exists() else Counter()
+
+
+def tell_loss(loss: Loss, begun: Mapping[str, int]) -> list[str]:
+    """Say what became of the job, in lines; `begun` is as in `Loss`, at the end of the job."""
+    again = {key for key, count in begun.items() if 0 < loss.begun.get(key, 0) < count}
+    repeated = again & set(loss.recorded)
+    return [
+        f"the job's node: {loss.killed}, which was killed; {loss.seconds:.1f} s later {loss.host}",
+        f"segments recorded before the kill: {len(loss.recorded)}; begun again: {len(repeated)}",
+        f"segments under way at the kill that were begun again: {len(again - repeated)}",
+    ]
+
+
+def check_loss(loss: Loss, begun: Mapping[str, int]) -> list[str]:
+    """What the death of the node has undone or repeated; empty when it is as promised."""
+    problems = []
+    if loss.host == loss.killed:
+        problems.append(f"the job is said to live on {loss.killed}, which is dead")
+    for segment in loss.recorded:
+        before, after = loss.begun.get(segment, 0), begun.get(segment, 0)
+        if before == 0:
+            problems.append(f"{segment} was recorded, and nobody has begun it")
+        elif after != before:
+            problems.append(f"{segment} was begun again after it had been recorded")
+    return problems
 
 
 async def check_results(source: Path, results: Mapping[int, Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The whole program, as a user starts it: Ray nodes, a killed worker, bad input."""
+"""The whole program, as a user starts it: Ray nodes, the job's node killed, bad input."""
 
 import os
 import re
@@ -35,12 +35,24 @@ def ray_processes() -> set[int]:
 
 
 @pytest.mark.ray
-def test_the_demo_survives_the_loss_of_a_node(tmp_path: Path) -> None:
-    """With KILL=1 a worker is lost half-way and three right files are made; no process is left."""
+def test_the_demo_survives_the_loss_of_its_own_node(tmp_path: Path) -> None:
+    """With KILL=1 the job's own node is lost half-way: the job goes on elsewhere, repeats nothing.
+
+    Three right files are made, and no process is left.
+    """
     before = ray_processes()
     done = demo(["--seconds=12", f"--workdir={tmp_path}"], KILL="1")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"killing worker-[12]\n", done.stdout), done.stdout
+    home = re.search(r"^job-\S+ lives on (worker-[12])$", done.stdout, re.MULTILINE)
+    assert home, done.stdout
+    killed = re.search(rf"killing {home[1]}, the job's node: (\d+) segments", done.stdout)
+    assert killed, done.stdout
+    assert int(killed[1]) > 0
+    told = f"segments recorded before the kill: {killed[1]}; begun again: 0\n"
+    assert told in done.stdout, done.stdout
+    after = re.search(rf"node: {home[1]}, which was killed; \S+ s later (\S+)", done.stdout)
+    assert after, done.stdout
+    assert after[1] in {"head", "worker-1", "worker-2"} - {home[1]}
     assert "checked: 3 files decode and match the source" in done.stdout
     made = sorted(path.name for path in tmp_path.iterdir())
     assert made == ["clip-240p.mp4", "clip-360p.mp4", "clip-480p.mp4", "clip.mp4"]

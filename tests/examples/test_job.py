@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 
 from examples.transcoding import actions, media
 from examples.transcoding.pipeline import MAX_ATTEMPTS, JobAgent, Progress
-from examples.transcoding.report import check_results
+from examples.transcoding.report import Loss, check_loss, check_results, tell_loss, times_begun
 from jido_cluster import AgentRef, Cluster
 from jido_cluster.testing import LocalCluster
 
@@ -32,9 +33,11 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def spawn(cluster: LocalCluster, source: Path, out: Path) -> AgentRef[JobAgent]:
+def spawn(
+    cluster: LocalCluster, source: Path, out: Path, log: Path | None = None
+) -> AgentRef[JobAgent]:
     return cluster.spawn(
-        JobAgent, "job-1", source=source, workdir=out, heights=HEIGHTS, segment_seconds=0.5
+        JobAgent, "job-1", source=source, workdir=out, log=log, heights=HEIGHTS, segment_seconds=0.5
     )
 
 
@@ -140,6 +143,46 @@ def test_a_job_survives_the_loss_of_a_node(
     progress = wait_for_end(job)
     assert_results(progress, clip, out)
     assert not {victim.id, victim.name} & {n for row in progress.renditions for n in row.nodes}
+
+
+def test_a_job_survives_the_loss_of_its_own_node(
+    cluster: LocalCluster, clip: Path, out: Path, fake_ffmpeg: Callable[..., Path]
+) -> None:
+    """Another replica goes on where the job was: what was recorded is not begun again."""
+    first_three = " || ".join(f'mkdir "$marks/{n}" 2>/dev/null' for n in range(3))
+    marks = fake_ffmpeg(f'{first_three} || while [ ! -e "$marks/go" ]; do sleep 0.01; done')
+    log = out.parent / "begun"
+    job = spawn(cluster, clip, out, log)
+    job.call(JobAgent.begin)
+    before = wait_until(job, lambda progress: len(progress.recorded) == 3)
+    home, begun = job.info().node, times_begun(log)
+    cluster.kill(home)
+    (marks / "go").touch()
+    host = job.info().node
+    progress = wait_for_end(job)
+    assert_results(progress, clip, out)
+    loss = Loss(home, host, 0.0, before.recorded, begun)
+    assert check_loss(loss, times_begun(log)) == []
+    told = "segments recorded before the kill: 3; begun again: 0"
+    assert told in tell_loss(loss, times_begun(log))
+    assert len(progress.recorded) == len(times_begun(log)) == 8
+    assert sum(times_begun(log).values()) > 8  # what was under way was begun again
+
+
+def test_what_a_loss_repeats_or_undoes_is_seen() -> None:
+    """A recorded segment that is begun again, or was never begun, and a job on a dead node."""
+    begun = {"60p-000": 1, "60p-001": 2, "60p-002": 1}
+    loss = Loss("node-1", "node-2", 0.5, ("60p-000", "60p-001"), begun)
+    assert check_loss(loss, begun) == []
+    assert check_loss(loss, {**begun, "60p-002": 2, "60p-003": 1}) == []
+    (problem,) = check_loss(loss, {**begun, "60p-001": 3})
+    assert problem == "60p-001 was begun again after it had been recorded"
+    told = tell_loss(loss, {**begun, "60p-001": 3, "60p-002": 2})
+    assert [line.split()[-1] for line in told] == ["node-2", "1", "1"]
+    (problem,) = check_loss(replace(loss, recorded=("30p-000",)), begun)
+    assert "nobody has begun it" in problem
+    (problem,) = check_loss(replace(loss, host="node-1"), begun)
+    assert "which is dead" in problem
 
 
 def test_progress_is_told_while_ffmpeg_works(
