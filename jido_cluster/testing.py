@@ -52,7 +52,7 @@ class AsyncLocalCluster(AsyncCluster):
         await self._runtime.kill(node)
 
     async def restart(self, node: str) -> None:
-        """Bring a killed node back, empty.
+        """Bring a killed node back, with what its disks hold.
 
         Raises:
             UsageError: It is up.

@@ -18,8 +18,7 @@ class AgentInfo:
     Attributes:
         node: Name of the node it lives on.
         version: Number of commits since it was spawned, >= 0.
-        replicas: Names of the nodes its shard is assigned to, distinct, the leader first; while
-            states are kept in memory only the leader holds them.
+        replicas: Names of the nodes that hold its shard, distinct, the leader first.
         is_active: Whether its object is in memory.
     """
 

@@ -1,4 +1,4 @@
-"""A cluster in one process: nodes, their hosts, and the coordinator, all on one loop.
+"""A cluster in one process: nodes and their hosts, all on one loop.
 
 The code between the ports is the one that runs on Ray. What is different: frames are handed over
 instead of sent, a dedicated agent's worker is an object instead of a process, an action runs as a

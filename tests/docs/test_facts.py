@@ -19,6 +19,7 @@ DOCUMENTS = sorted(
         ROOT / "benchmarks/README.md",
         ROOT / "placement/README.md",
         ROOT / "state/README.md",
+        ROOT / "examples/fencing/README.md",
         ROOT / "examples/transcoding/README.md",
         *(ROOT / "docs").rglob("*.md"),
     ]
