@@ -147,6 +147,11 @@ class ActingReplica:
         """Whether there is anything that `stop` would end."""
         return bool(self._agents) or self._actor is not None or self._reserved is not None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether answers wait for second copies."""
+        return bool(self._waiting)
+
     def seen(self, key: str) -> tuple[Version, VersionVector]:
         """The register's version here, and all turns that register and entries have seen."""
         row = self._group().acceptor.rows.get(key)

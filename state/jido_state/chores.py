@@ -167,10 +167,14 @@ class Chores:
         row = leadership.view.get(key)
         return None if row is None else row.content
 
-    def tick(self) -> None:
-        """Looks at agents not seen yet, fires what is due, sends again, tidies."""
+    def tick(self) -> int | None:
+        """Looks at agents not seen yet, fires what is due, sends again, tidies.
+
+        Returns when to look again, None for never. The wall clock, by which timers fire, may be
+        set meanwhile: that is noticed with the leader's next heartbeat.
+        """
         if self._leadership is None:
-            return
+            return None
         for _ in range(min(_PAGE, len(self._unseen))):
             key = self._unseen.popleft()
             if self._record(key) is not None:
@@ -187,6 +191,9 @@ class Chores:
         for key, since_ms in list(self._gone_since.items()):
             if self.now_ms - since_ms >= _LAZY_MS:
                 self._tidy(key)
+        if self._unseen or self._flights or self._gone_since:
+            return self.now_ms
+        return self.now_ms + max(0, self._heap[0][0] - self.wall_ms) if self._heap else None
 
     def answered(self, answer: Answer) -> None:
         """Own work has ended."""

@@ -108,6 +108,15 @@ class Election:
         self._phase = ""
         self._jitter_ms = seat.jitter_ms()
 
+    @property
+    def due_ms(self) -> int:
+        """When to tick, if nothing happens before."""
+        seat = self._seat
+        if not self.is_running:
+            return seat.heard_ms + self._patience_ms()
+        settings = seat.settings
+        return min(self._begun_ms + settings.election_ms, self._sent_ms + settings.resend_ms)
+
     def tick(self) -> None:
         """Begins a campaign after silence, repeats what was not answered, gives up in time."""
         seat = self._seat

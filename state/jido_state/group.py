@@ -8,7 +8,8 @@ The driver's duties:
    called. A store that cannot say whether it wrote ends the process. A full one: `store_full`; what
    was rolled back is written again, in order, before anything later is durable.
 3. `Send` needs no delivery: messages may be lost, late, repeated, reordered.
-4. `tick` at least every 100 ms; late is safe, and is seen as the own loop's lag.
+4. `tick`, or `is_due` as long as it says no, at least every 100 ms; late is safe, and is seen as
+   the own loop's lag.
 5. After a restart: a new `Group` from what was durable, nothing else.
 6. `adopt` gets configs that the root group has committed, and nothing else.
 
@@ -69,6 +70,8 @@ __all__ = ["Group"]
 # Answers that rest on what the store held before this process was started.
 _OF_STORE: Final = frozenset({Read, Accept, Confirm, Have})
 _OF_LEARNERS: Final = frozenset({Prevote, Prepare, List, Read, Confirm})  # of the root group
+_QUIET: Final = frozenset({Heartbeat, HeartbeatAck})  # nothing is to be done sooner for them
+_NEVER_MS: Final = 1 << 62
 _Handler = Callable[[Replica, Any], None]
 
 
@@ -153,12 +156,12 @@ class Group:
             List: self._unless_set_back(self.acceptor.list_rows),
             Listed: self._on_listed,
             Read: self.acceptor.read,
-            ReadAnswer: self._on_read_answer,
+            ReadAnswer: self._if_leading(lambda mine, _, one: mine.read_answered(one)),
             Accept: self.acceptor.accept,
             Accepted: self._on_accepted,
-            Missing: self._on_missing,
+            Missing: self._if_leading(lambda mine, by, one: mine.missing(by.node, one.numbers)),
             Confirm: self.acceptor.confirm,
-            Confirmed: self._on_confirmed,
+            Confirmed: self._if_leading(lambda mine, by, one: mine.confirmed(by, one.round)),
             Heartbeat: self._on_heartbeat,
             HeartbeatAck: self._on_heartbeat_ack,
             Whole: lambda _, message: self.acceptor.whole(message),
@@ -200,7 +203,7 @@ class Group:
         """The ballot of the leader heard last, perhaps long ago."""
         return self._seat.heard
 
-    def step(self, now_ms: int, action: Callable[..., None], *args: Any) -> list[Effect]:
+    def step(self, now_ms: int, action: Callable[..., object], *args: Any) -> list[Effect]:
         """Does something within a step: what the layer above does to the leadership, say."""
         self._begin(now_ms)
         action(*args)
@@ -214,7 +217,10 @@ class Group:
             message: What it says.
             now_ms: The node's own monotonic time.
         """
+        due_ms = self._seat.due_ms
         self._begin(now_ms)
+        if type(message) in _QUIET:
+            self._seat.due_ms = due_ms
         mine = self._seat.config.number
         if self._seat.config_of is not None:
             self._receive_root(sender, message)
@@ -267,8 +273,18 @@ class Group:
             # It may be a voter of a config that it has not heard of: whoever asks must know.
             self._handlers[type(message)](sender, message)
 
-    def tick(self, now_ms: int) -> list[Effect]:
-        """Lets time pass: heartbeats, campaigns, repetitions."""
+    def is_due(self, now_ms: int) -> bool:
+        """Whether `tick` has anything to do; most groups of a node are idle, and this is cheap."""
+        return self._seat.is_due(now_ms)
+
+    def tick(self, now_ms: int, above: Callable[[], int | None] | None = None) -> list[Effect]:
+        """Lets time pass: heartbeats, campaigns, repetitions.
+
+        Args:
+            now_ms: The node's own monotonic time.
+            above: Lets it pass in the layer above, in the same step; returns when to do so again at
+                the latest, None for no such time.
+        """
         self._begin(now_ms)
         if self.header.status == "learner":
             self._learning.tick(self.leader)
@@ -277,7 +293,21 @@ class Group:
                 self._tick_leadership(self.leadership)
             if self.acceptor.is_voter() and (self.leadership is None or self._election.is_running):
                 self._election.tick()
-        return self._finish()
+        due_ms = None if above is None else above()
+        effects = self._finish()
+        self._seat.due_ms = min(self._next_due_ms(), _NEVER_MS if due_ms is None else due_ms)
+        return effects
+
+    def _next_due_ms(self) -> int:
+        if self.header.status == "learner":
+            return self._learning.due_ms
+        if self._is_full or not self.acceptor.is_voter():
+            return _NEVER_MS
+        if self.leadership is None:
+            return self._election.due_ms
+        if self._election.is_running or self._stop_due_ms is not None:
+            return self._seat.now_ms
+        return self.leadership.due_ms
 
     def _tick_leadership(self, leadership: Leadership) -> None:
         seat = self._seat
@@ -361,10 +391,9 @@ class Group:
 
     def check(self) -> None:
         """Raises AssertionError when an invariant does not hold: a bug of this package."""
-        leadership = self.leadership
+        leadership, promised = self.leadership, self.acceptor.promised
         if leadership is None:
             return
-        promised = self.acceptor.promised
         if promised != leadership.ballot:
             raise AssertionError(f"leads under {leadership.ballot}, promised {promised}")
         leadership.check()
@@ -372,15 +401,8 @@ class Group:
     # Steps
 
     def _begin(self, now_ms: int) -> None:
-        seat = self._seat
-        gap = now_ms - seat.now_ms
-        if gap > seat.settings.max_gap_ms:
-            # Nobody else was silent: this loop did not run.
-            lag = gap - seat.settings.max_gap_ms // 2
-            seat.heard_ms += lag
-            if self.leadership is not None:
-                self.leadership.doubt()
-        seat.now_ms = now_ms
+        if self._seat.lags(now_ms) and self.leadership is not None:
+            self.leadership.doubt()
         self._journal.begin(now_ms)
 
     def _finish(self) -> list[Effect]:
@@ -529,32 +551,25 @@ class Group:
         leadership = self.leadership
         return leadership if leadership is not None and leadership.ballot == ballot else None
 
+    def _if_leading(self, act: Callable[[Leadership, Replica, Any], None]) -> _Handler:
+        def handle(sender: Replica, message: Any) -> None:
+            leadership = self._leading(message.ballot)
+            if leadership is not None:
+                act(leadership, sender, message)
+
+        return handle
+
     def _on_listed(self, sender: Replica, message: Listed) -> None:
         if self._anti_entropy is not None and self._leading(message.ballot) is not None:
             self._anti_entropy.listed(sender, message)
         else:
             self._election.receive_listed(sender, message)
 
-    def _on_read_answer(self, _: Replica, message: ReadAnswer) -> None:
-        leadership = self._leading(message.ballot)
-        if leadership is not None:
-            leadership.read_answered(message)
-
     def _on_accepted(self, sender: Replica, message: Accepted) -> None:
         self.acceptor.appends.heard(sender, message.appended)
         leadership = self._leading(message.ballot)
         if leadership is not None:
             leadership.accepted(sender, message.numbers)
-
-    def _on_missing(self, sender: Replica, message: Missing) -> None:
-        leadership = self._leading(message.ballot)
-        if leadership is not None:
-            leadership.missing(sender.node, message.numbers)
-
-    def _on_confirmed(self, sender: Replica, message: Confirmed) -> None:
-        leadership = self._leading(message.ballot)
-        if leadership is not None:
-            leadership.confirmed(sender, message.round)
 
     def _on_heartbeat(self, sender: Replica, message: Heartbeat) -> None:
         seat = self._seat

@@ -183,6 +183,11 @@ class Healing:
         acting = [actor for actor in actors if source_of(actor) != LEADERS]
         return tuple(actors) if acting or len(leaders) > _KEPT_BALLOTS else ()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to look at, and nobody to ask."""
+        return not (self._grown or self._unread or self._poll)
+
     def tick(self) -> None:
         """Takes up its own entries, and asks who holds any."""
         leadership = self._leadership

@@ -75,6 +75,7 @@ class Leadership:
         self._rounds = Rounds(seat, found.ballot, listener.confirmed)
         self._contact = self._rounds.contact
         self._heartbeat_ms = seat.now_ms - seat.settings.heartbeat_ms
+        self._contact_ms = seat.now_ms  # as of the last tick
         self._reported_ms = seat.now_ms - seat.settings.election_ms
         self._sealed_until_ms = -1
         self._queue = self._order_settling()
@@ -396,18 +397,39 @@ class Leadership:
 
     # Time
 
+    @property
+    def due_ms(self) -> int:
+        """When to tick, if nothing happens before; after a tick."""
+        seat = self._seat
+        settings = seat.settings
+        is_settling = self._reading or self._queue or self.config.is_joint
+        if is_settling or self.config != seat.config or not seat.acceptor.is_whole:
+            return seat.now_ms
+        dues = [self._heartbeat_ms + settings.heartbeat_ms, self._contact_ms + settings.election_ms]
+        oldest_ms = seat.journal.oldest_ms
+        if oldest_ms is not None:
+            dues.append(oldest_ms + settings.election_ms)
+        if self._sent:
+            dues.append(min(one.sent_ms for one in self._sent.values()) + settings.resend_ms)
+        asked_ms = self._rounds.due_ms
+        if asked_ms is not None:
+            dues.append(asked_ms)
+        return min(dues)
+
     def tick(self) -> str:
         """Heartbeats, repetitions, reports. Returns why it must stop, "" to go on."""
         seat = self._seat
         settings = seat.settings
         now = seat.now_ms
-        if now - self._rounds.quorum_contact_ms() >= settings.election_ms:
+        self._contact_ms = self._rounds.quorum_contact_ms()
+        if now - self._contact_ms >= settings.election_ms:
             return "no acks of a quorum"
         oldest_ms = seat.journal.oldest_ms
         if oldest_ms is not None and now - oldest_ms >= settings.election_ms:
             return "the store does not finish a write"
         if now - self._heartbeat_ms >= settings.heartbeat_ms:
-            self._heartbeat_ms = now
+            # All leaders of a node at the same tick, so that their heartbeats share frames.
+            self._heartbeat_ms = now - now % settings.heartbeat_ms
             told = seat.acceptor.appends.known(seat.me, seat.config.members)
             message = Heartbeat(seat.config.number, self.ballot, told)
             seat.send_all(self._others(), message)

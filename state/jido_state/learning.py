@@ -23,6 +23,11 @@ class Learning:
         """Begins anew, with the first page."""
         self._next_leaf = 0
 
+    @property
+    def due_ms(self) -> int:
+        """When to ask again."""
+        return self._asked_ms + self._seat.settings.resend_ms
+
     def tick(self, leader: int | None) -> None:
         """Asks again for what has not come."""
         if self._seat.now_ms - self._asked_ms >= self._seat.settings.resend_ms:

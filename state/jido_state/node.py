@@ -193,11 +193,11 @@ class Node:
     def tick(self, now_ms: int) -> list[ToNode | GroupEffect]:
         """Lets time pass in all groups; looks for newer records, plans when it leads the root."""
         self._now_ms = now_ms
-        for number in list(self.groups):
-            self._perform(number, self._at(number).tick(now_ms))
-            layer = self.root if number == ROOT else self.services[number]
-            if layer is not None:
-                self._step(number, layer.tick)
+        for number, group in list(self.groups.items()):
+            if group.is_due(now_ms):
+                layer = self.root if number == ROOT else self.services[number]
+                above = None if layer is None else layer.tick
+                self._perform(number, self._at(number).tick(now_ms, above))
         if now_ms - self._pulled_ms >= PULL_MS:
             self._pulled_ms = now_ms
             self._pull()
@@ -248,7 +248,7 @@ class Node:
         return [GroupEffect(group, 0, answer)]
 
     def step(
-        self, group: int, now_ms: int, method: Callable[..., None], *args: Any
+        self, group: int, now_ms: int, method: Callable[..., object], *args: Any
     ) -> list[ToNode | GroupEffect]:
         """Calls a method of the shard's `Service`, `Service.end` say, within a step of the group.
 
@@ -306,7 +306,7 @@ class Node:
             service.members = self._members
         return self.groups[number]
 
-    def _step(self, number: int, action: Callable[..., None], *args: Any) -> None:
+    def _step(self, number: int, action: Callable[..., object], *args: Any) -> None:
         self._perform(number, self._at(number).step(self._now_ms, action, *args))
 
     def _perform(self, group: int, effects: Iterable[Effect | Any]) -> None:
@@ -420,9 +420,13 @@ class Node:
 
     def _tend_group(self, number: int, asked: GroupRecord) -> None:
         group = self.groups.get(number)
+        if group is not None and group.header.status == "voter" and group.config == asked.config:
+            is_changing = asked.config.is_joint or asked.config.learners
+            if not is_changing:
+                return
         mine = max((one for one in asked.replicas if one.node == self.node), default=None)
         if group is not None:
-            if number != ROOT:
+            if number != ROOT and asked.config.number > group.config.number:
                 self._perform(number, self._at(number).adopt(asked.config, self._now_ms))
             me = group.acceptor.me
             if group.header.status == "lost" and me in asked.replicas and me not in asked.lost:

@@ -136,9 +136,10 @@ class RootCommands:
         for name, answer in written:
             self._emit(Applied(name, answer))
 
-    def tick(self) -> None:
-        """Goes on after a seal that came to nothing."""
+    def tick(self) -> int | None:
+        """Goes on after a seal that came to nothing; when to look again, None for never."""
         self._write()
+        return 0 if self._waiting else None
 
     # What the group tells
 

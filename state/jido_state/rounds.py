@@ -108,6 +108,11 @@ class Rounds:
         self._confirmed(current.reads)
         self._start()
 
+    @property
+    def due_ms(self) -> int | None:
+        """When to ask again; None while nothing is asked."""
+        return None if self._round is None else self._round.sent_ms + self._seat.settings.resend_ms
+
     def resend(self) -> None:
         """Asks again who has not answered in time."""
         seat = self._seat

@@ -31,6 +31,8 @@ class Seat:
         dead: The ballot whose process is known to be gone; `NO_BALLOT` for none. That stays true
             when its node is back: the process there is another one.
         dead_ms: Since when that is known.
+        due_ms: When something is to be done at the latest, if nothing happens; 0 after a step that
+            may have changed that.
         config_of: Gives the root group's own config in a content; None in any other group.
         highest_round: Of all ballots seen.
         highest_config: As well: in the root group numbers of configs may go back.
@@ -42,6 +44,7 @@ class Seat:
         "config_of",
         "dead",
         "dead_ms",
+        "due_ms",
         "gone",
         "heard",
         "heard_ms",
@@ -82,9 +85,27 @@ class Seat:
         promised = acceptor.promised
         self.dead: Ballot = promised if promised.node == node else NO_BALLOT
         self.dead_ms = now_ms
+        self.due_ms = 0
         self.highest_round = acceptor.promised.round
         self.highest_config = acceptor.promised.config
         self._draws = 0
+
+    def lags(self, now_ms: int) -> bool:
+        """A step begins; whether the own loop did not run for a while: nobody else was silent."""
+        gap = now_ms - self.now_ms
+        self.now_ms = now_ms
+        self.due_ms = 0
+        is_lag = gap > self.settings.max_gap_ms
+        if is_lag:
+            self.heard_ms += gap - self.settings.max_gap_ms // 2
+        return is_lag
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether something is to be done at this time; else the time is noted, without a step."""
+        if now_ms >= self.due_ms or now_ms - self.now_ms > self.settings.max_gap_ms:
+            return True
+        self.now_ms = now_ms
+        return False
 
     @property
     def config(self) -> GroupConfig:

@@ -107,6 +107,7 @@ class Service:
         self._depth = 0
         self._told: deque[Answer] = deque()
         self._since_ms: int | None = None
+        self._due_ms: int | None = None
         self._offered_ms = 0
         self.now_ms = 0
         self.reachable: frozenset[int] = frozenset()
@@ -222,6 +223,7 @@ class Service:
         elif outcome is Outcome.ACT:
             first = self._first()
             if first == self._group().node:
+                self._look_around()
                 self.acting.submit(request)
             else:
                 self._refuse(request, Status.NOT_LEADER, first)
@@ -312,17 +314,28 @@ class Service:
         """The entries up to this ticket are durable."""
         self._do(self.entries.persisted, ticket)
 
-    def tick(self) -> None:
-        """Lets time pass."""
+    def tick(self) -> int | None:
+        """Lets time pass; when to let it again at the latest, None for no such time."""
         self._do(self._tick)
+        return self._due_ms
 
-    def _tick(self) -> None:
+    @property
+    def _has_entries(self) -> bool:
+        """Whether there is, or is to be, anything that was done without a quorum."""
+        return bool(self.entries.held) or self.acting.is_acting or self.acting.is_waiting
+
+    def _look_around(self) -> None:
         group = self._group()
-        self.turns.tick()
-        self.healing.members, self.healing.epoch = self.members, self.epoch
         voters = group.config.voters
         others = [one.node for one in voters if one.node in self.reachable]
         self.acting.others = tuple(node for node in others if node != group.node)
+
+    def _tick(self) -> None:
+        group = self._group()
+        due = self.turns.tick()
+        self.healing.members, self.healing.epoch = self.members, self.epoch
+        if self._has_entries:
+            self._look_around()
         if not self.is_cut_off:
             if self.acting.is_acting:
                 self.acting.stop(group.leader)
@@ -341,7 +354,10 @@ class Service:
             self.entries.spread(self.acting.others)
         self.acting.tick()
         self.healing.tick()
-        self.chores.tick()
+        chores_due = self.chores.tick()
+        is_busy = self._has_entries or not self.healing.is_idle
+        dues = (due, chores_due, self.now_ms if is_busy else None)
+        self._due_ms = min((one for one in dues if one is not None), default=None)
 
     # What the group tells
 

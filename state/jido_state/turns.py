@@ -345,14 +345,16 @@ class Turns:
         leadership = self._leadership
         return 0 if leadership is None else self.now_ms - leadership.began_ms
 
-    def tick(self) -> None:
-        """Ends the waiting of operations whose time is up."""
+    def tick(self) -> int | None:
+        """Ends the waiting of operations whose time is up; when to look again, None for never."""
         for key, queue in list(self._queues.items()):
             if any(request.due_ms <= self.now_ms for request in queue):
                 for request in queue:
                     if request.due_ms <= self.now_ms:
                         self._answer(request, Status.LATE)
                 self._queues[key] = deque(r for r in queue if r.due_ms > self.now_ms)
+            if not self._queues[key]:
+                del self._queues[key]
         for key, waiting in list(self._behind.items()):
             for request in waiting:
                 if request.due_ms <= self.now_ms:
@@ -360,6 +362,7 @@ class Turns:
             self._behind[key] = [r for r in waiting if r.due_ms > self.now_ms]
             if not self._behind[key]:
                 del self._behind[key]
+        return self.now_ms if self._queues or self._behind else None
 
     # What the group tells
 

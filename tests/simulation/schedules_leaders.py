@@ -148,6 +148,7 @@ def a_promise_outlives_a_power_cut() -> None:
     script.start(2)
     script.heal()
     script.alone(1)
+    script.run(400)  # a heartbeat: 2 acks nothing before it has heard who may remember its store
     script.call(0, "add", 1, ms=50)
     script.heal()
     script.alone(0)

@@ -1,6 +1,6 @@
 """All replicas of a node: what it asks the root group, who of its processes answers what."""
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from jido_placement.record import ROOT, MemberRecord, Record, found
 from jido_placement.steps import Limits, World
 from jido_state.divergence import Entry, Siblings
 from jido_state.entries import AskEntries, NoEntries, Offer, PersistEntries
+from jido_state.group import Group
 from jido_state.messages import Heartbeat, Persist
 from jido_state.node import Node, StoredGroup
 from jido_state.node_messages import (
@@ -410,6 +411,46 @@ def test_the_replicas_of_a_shard_are_told_apart_by_their_layer() -> None:
         isinstance(getattr(one, "message", None), NoEntries)
         for one in node.receive(0, beat, town.now_ms)
     )
+
+
+# Time
+
+
+def test_idle_replicas_are_not_stepped_but_for_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower does next to nothing at a tick; a leader only what its heartbeat is due for."""
+    town = Town()
+    town.run(lambda: led(town))
+    end_ms = town.now_ms + 5_000
+    town.run(lambda: town.now_ms >= end_ms)
+    stepped: Counter[bool] = Counter()
+    tick = Group.tick
+
+    def note(group: Group, now_ms: int, *above: Any) -> Any:
+        stepped[group.leadership is not None] += 1
+        return tick(group, now_ms, *above)
+
+    monkeypatch.setattr(Group, "tick", note)
+    end_ms = town.now_ms + 3_000
+    town.run(lambda: town.now_ms >= end_ms)
+    beats = 3_000 // SETTINGS.heartbeat_ms
+    assert beats * (SHARDS + 1) <= stepped[True] <= (beats + 1) * (SHARDS + 1)
+    followers = 2 * (SHARDS + 1)
+    assert stepped[False] <= 2 * followers, "once for each election's time that a leader is heard"
+
+
+def test_heartbeats_of_a_node_leave_at_the_same_tick() -> None:
+    """They share frames, whenever each leader began."""
+    town = Town()
+    town.run(lambda: led(town))
+    beats: list[int] = []
+    for _ in range(20):
+        town.now_ms += 50
+        for node in town.processes.values():
+            frames = [one.message for one in node.tick(town.now_ms) if isinstance(one, ToNode)]
+            is_beat = [isinstance(getattr(one, "message", None), Heartbeat) for one in frames]
+            beats += [town.now_ms] * any(is_beat)
+    assert len(set(beats)) > 1
+    assert all(at % SETTINGS.heartbeat_ms == 0 for at in beats)
 
 
 # What the driver finds out

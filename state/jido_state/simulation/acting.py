@@ -199,9 +199,9 @@ class Node:
         service.reachable = frozenset(
             one for one in range(world.size) if world.reaches(self.node, one, self._random)
         )
-        service.at(self.now_ms(), world.scheduler.wall_ms(self.node))
-        self._perform(group.tick(self.now_ms()))
-        self.step(service.tick)
+        if group.is_due(self.now_ms()):
+            service.at(self.now_ms(), world.scheduler.wall_ms(self.node))
+            self._perform(group.tick(self.now_ms(), service.tick))
 
     def receive(self, source: int, message: Any) -> None:
         """Something has arrived for this process."""

@@ -351,10 +351,10 @@ class Machine:
         for place in list(life.owed):
             self._write_owed(place)
         for shard, group in list(life.groups.items()):
-            turns = life.turns[shard]
-            turns.now_ms = now
-            self.perform(shard, group.tick(now))
-            self.perform(shard, group.step(now, turns.tick))
+            if group.is_due(now):
+                turns = life.turns[shard]
+                turns.now_ms = now
+                self.perform(shard, group.tick(now, turns.tick))
 
     def _pull(self) -> None:
         self._life.pulled_ms = self.now_ms()
