@@ -67,19 +67,23 @@ class Relay(Agent, name="faults.relay", consistency="strong"):
             value: Positive.
             seconds: Between the two writes.
             log: A file on the node this runs on; each line has the fence of the turn, the value,
-                and "ok" or the kind of the error.
+                and "ok", "cancelled" or the kind of the error.
         """
         await self._write(register, value, log)
-        await asyncio.sleep(seconds)
-        await self._write(register, -value, log)
+        try:
+            await asyncio.sleep(seconds)
+        finally:  # a turn that is over is cancelled, and tries it all the same
+            await self._write(register, -value, log)
         return self.ctx.fence.token
 
     async def _write(self, register: str, value: int, log: str) -> None:
-        end = "ok"
+        end = "cancelled"
         try:
             number = relayed(value, self.ctx.fence.token)
             await self.ctx.cluster.ref(Register, register).call(Register.write, number)
+            end = "ok"
         except JidoError as error:
             end = error.kind
-        with contextlib.suppress(OSError), open(log, "a") as lines:  # noqa: ASYNC230, PTH123
-            lines.write(f"{self.ctx.fence.token} {value} {end}\n")
+        finally:
+            with contextlib.suppress(OSError), open(log, "a") as lines:  # noqa: ASYNC230, PTH123
+                lines.write(f"{self.ctx.fence.token} {value} {end}\n")
