@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Literal,
     ParamSpec,
     Self,
@@ -29,7 +30,14 @@ from pydantic_core import from_json, to_json
 
 from jido_cluster.agent import Agent, spec_of
 from jido_cluster.config import ClusterConfig
-from jido_cluster.connection import Connection, Target, check_op, check_timeout, target_of
+from jido_cluster.connection import (
+    MAX_TIMEOUT,
+    Connection,
+    Target,
+    check_op,
+    check_timeout,
+    target_of,
+)
 from jido_cluster.errors import InvalidInputError, JidoError
 from jido_cluster.exec.needs import Needs
 from jido_cluster.exec.options import RunOptions
@@ -53,6 +61,8 @@ R = TypeVar("R")
 Pm = TypeVar("Pm")
 A = TypeVar("A", bound=Agent)
 C = TypeVar("C", bound="AsyncCluster")
+
+REACH_SECONDS: Final = 5.0  # within which a host says how it is, or is not reachable
 _Ctx = Mapping[str, Any] | None
 
 
@@ -299,8 +309,10 @@ class AsyncCluster:
                     break
                 after = rows[-1][0][0]
 
-    async def _ask_host(self, host: str, operation: str, body: bytes = b"") -> bytes:
-        seconds = self._timeout or self._connection.config.call_timeout
+    async def _ask_host(
+        self, host: str, operation: str, body: bytes = b"", *, at_most: float = MAX_TIMEOUT
+    ) -> bytes:
+        seconds = min(self._timeout or self._connection.config.call_timeout, at_most)
         answer: bytes = await self._connection.client.submit_to_host(
             host, operation, "", body, seconds
         )
@@ -453,7 +465,7 @@ class AsyncCluster:
             is_reachable = True
             for host in member.hosts:
                 try:
-                    row = from_json(await self._ask_host(host, STATISTICS))
+                    row = from_json(await self._ask_host(host, STATISTICS, at_most=REACH_SECONDS))
                 except (JidoError, ConnectionError):
                     is_reachable = False
                     continue

@@ -241,9 +241,10 @@ class Connection:
                 CHAIN: [*turn.chain, turn.agent_id],
                 AGE: turn.age,
                 TRACE: turn.trace,
-                FENCE: list(turn.version),
                 OP_ID: op_id or turn.nested_op(*called).text,
             }
+            if turn.is_fenced:
+                extra[FENCE] = list(turn.version)
         elif context is not None:
             extra = {**(extra or NO_EXTRA), TRACE: context.trace}
             if op_id is not None:

@@ -14,6 +14,8 @@
 | `jido_exec_retries_total` | action | further attempts decided on |
 | `jido_exec_compensations_total` | action, outcome | runs of `on_error` |
 
+`partition_metrics` adds counters of splits of the network, `jido_cluster_*`.
+
 Outcomes are "succeeded", "failed" and "cancelled". Labels are bounded: they hold names that stand
 in code, never the id of an agent or a run, and after `MAX_NAMES` different ones the rest share
 "other", so that no metric grows without end.
@@ -30,6 +32,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from jido_cluster import telemetry
 from jido_cluster.errors import ConfigError, RunCancelledError
+from jido_cluster.partition_metrics import PartitionMetrics
 
 __all__ = ["MAX_NAMES", "attach", "detach"]
 
@@ -72,7 +75,7 @@ def attach(registry: CollectorRegistry = REGISTRY) -> None:
         if metrics is None:
             metrics = _all[registry] = _Metrics(registry)
         telemetry.detach(metrics.name)
-        telemetry.attach_many(metrics.name, list(metrics.listeners), metrics.hear)
+        telemetry.attach_many(metrics.name, metrics.events, metrics.hear)
 
 
 def detach(registry: CollectorRegistry = REGISTRY) -> bool:
@@ -122,6 +125,7 @@ class _Metrics:
         self._failures = _counter("failures", "Attempts that failed", "action", "kind")
         self._retries = _counter("retries", "Further attempts decided on", "action")
         self._compensations = _counter("compensations", "Runs of on_error", "action", "outcome")
+        self._partitions = PartitionMetrics()
         _register(
             registry,
             self._duration,
@@ -130,6 +134,7 @@ class _Metrics:
             self._failures,
             self._retries,
             self._compensations,
+            *self._partitions.collectors,
         )
         self.listeners: dict[str, Callable[[str, Mapping[str, float], Mapping[str, Any]], None]] = {
             "jido.exec.start": self._start,
@@ -139,11 +144,19 @@ class _Metrics:
             "jido.exec.compensate": self._compensate,
         }
 
+    @property
+    def events(self) -> list[str]:
+        """All events that are listened to."""
+        return [*self.listeners, *self._partitions.events]
+
     def hear(
         self, event: str, measurements: Mapping[str, float], metadata: Mapping[str, Any]
     ) -> None:
         """The listener of all events."""
-        self.listeners[event](self._actions(metadata["action"]), measurements, metadata)
+        if event in self.listeners:
+            self.listeners[event](self._actions(metadata["action"]), measurements, metadata)
+        else:
+            self._partitions.hear(event, metadata)
 
     def _start(self, action: str, _: Mapping[str, float], __: Mapping[str, Any]) -> None:
         self._starts.labels(action).inc()

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 
 
 class PeerTroubleError(ConnectionError):
-    """The other side did not answer; it may be alive, and what was sent may have run."""
+    """The other side did not answer; it may be alive, and what was sent may have run.
+
+    Attributes:
+        was_sent: False when surely nothing has left, so that nothing has run.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = True) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
 
 
 class PeerGoneError(PeerTroubleError):
-    """The other side is dead for good; what was in flight may have run."""
+    """The other side is dead for good; what was in flight may have run, if it `was_sent`."""
 
 
 class Transport(Protocol):

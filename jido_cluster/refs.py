@@ -99,14 +99,16 @@ class AsyncAgentRef(Generic[A_co]):
         await self._ready()
         connection = self._connection
         call, load = connection.submit(CALL, self._target, target, args, kwargs, with_meta=True)
-        body, (version, node_id, durability) = await call
+        body, (version, node_id, durability, *is_stale) = await call
         return Reply(
             value=load(body),
             op_id=connection.client.op_id(call),
             durability=durability,
-            fence=Fence(*fence_of(version)),
+            fence=Fence(*fence_of(version)) if version else None,  # type: ignore[arg-type]
             node=connection.node_name(node_id),
             attempts=call.attempts,
+            is_partitioned=not version,
+            is_stale=any(is_stale),
         )
 
     @overload

@@ -6,7 +6,7 @@ Levels, cheapest first: call a handler as a plain method; `AgentHarness` for who
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +59,29 @@ class AsyncLocalCluster(AsyncCluster):
         """
         await self._runtime.restart(node)
 
+    async def partition(self, *sides: Sequence[str]) -> None:
+        """Cut the network between these groups of nodes; a cut that there is ends.
+
+        Nodes that are not named are one more side. Who calls from outside an agent counts as on
+        the first side. Nodes know at once whom they reach; leaders are given up after 2.5 s of
+        silence, as on a real network.
+
+        Args:
+            *sides: Names or ids of nodes, each in one side at most.
+
+        Raises:
+            InvalidInputError: There is no such node, one is named twice, or a side has none.
+        """
+        self._runtime.splits.partition(sides)
+
+    async def heal(self) -> None:
+        """Join the network again; nothing happens if it is whole.
+
+        Shards that were led on no side, or on several, have one leader again some seconds later,
+        which merges what was done without a quorum.
+        """
+        self._runtime.splits.heal()
+
     async def settle(self) -> None:
         """Return when nothing is in flight: no call, turn, run or move."""
         await self._runtime.settle()
@@ -88,6 +111,14 @@ class LocalCluster(Cluster):
     def restart(self, node: str) -> None:
         """As `AsyncLocalCluster.restart`."""
         self._portal.call(self._inner.restart(node))
+
+    def partition(self, *sides: Sequence[str]) -> None:
+        """As `AsyncLocalCluster.partition`."""
+        self._portal.call(self._inner.partition(*sides))
+
+    def heal(self) -> None:
+        """As `AsyncLocalCluster.heal`."""
+        self._portal.call(self._inner.heal())
 
     def settle(self) -> None:
         """As `AsyncLocalCluster.settle`."""

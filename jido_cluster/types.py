@@ -38,8 +38,12 @@ class Reply(Generic[R_co]):
     """A call's result with what it rests on.
 
     Attributes:
-        durability: Where the state behind the result is kept.
+        durability: Where the state behind the result is kept: by a majority of its replicas, by
+            two or one of them on this side of a split network, or in memory.
+        fence: Of the state behind the result; None without a quorum (`is_partitioned`).
         attempts: How often the call was sent, >= 1.
+        is_partitioned: Whether it was done, or read, without a quorum.
+        is_stale: Whether it was read from a copy that may be old.
     """
 
     value: R_co
@@ -48,6 +52,8 @@ class Reply(Generic[R_co]):
     fence: Fence
     node: str
     attempts: int
+    is_partitioned: bool = False
+    is_stale: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ once, and it cuts the network, which nobody hears of.
 
 import asyncio
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from jido_cluster.ports import PeerListener
 from jido_cluster.runtime.peer_wire import Packer, join, unpack_messages
 from jido_cluster.runtime.sealed import Sealer
 
-__all__ = ["LocalPeers", "Switchboard"]
+__all__ = ["OUTSIDE", "WHOLE", "LocalPeers", "Switchboard"]
 
+OUTSIDE: Final = -1  # whoever calls from no node, as a node
+WHOLE: Final = -1  # the side of all nodes while there is no cut, and then of those not named
 _Place = tuple[int, int]  # node and part
 
 
@@ -47,16 +49,24 @@ class Switchboard:
                 peers.close()
 
     def partition(self, *sides: Collection[int]) -> None:
-        """Cut the network between these sets of nodes; those in none of them are one more side."""
+        """Cut the network between these sets of nodes; those in none of them are one more side.
+
+        Callers from outside the nodes (`OUTSIDE`) are on the first side.
+        """
         self._side = {node: number for number, side in enumerate(sides) for node in side}
+        self._side[OUTSIDE] = 0
 
     def heal(self) -> None:
         """Join the network again."""
         self._side = {}
 
+    def side(self, node: int) -> int:
+        """Names the side that a node is on."""
+        return self._side.get(node, WHOLE)
+
     def is_joined(self, one: int | None, other: int | None) -> bool:
         """Whether messages pass between these nodes."""
-        return one == other or self._side.get(one, -1) == self._side.get(other, -1)  # type: ignore[arg-type]
+        return one == other or self._side.get(one, WHOLE) == self._side.get(other, WHOLE)  # type: ignore[arg-type]
 
     def find(self, address: str) -> "LocalPeers | None":
         """The process at the address, while it lives."""

@@ -2,7 +2,8 @@
 
 The code between the ports is the one that runs on Ray. What is different: frames are handed over
 instead of sent, a dedicated agent's worker is an object instead of a process, an action runs as a
-task instead of on another machine, and `kill` is known to everybody at once.
+task instead of on another machine, and `kill` is known to everybody at once. What nodes know is
+known to all at once, but not across a cut of the network (`splits`).
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from typing import Any, Final
 
 from jido_cluster._local.clock import VirtualLoop
 from jido_cluster._local.disk import MemoryDisk
-from jido_cluster._local.peers import LocalPeers, Switchboard
+from jido_cluster._local.peers import OUTSIDE, LocalPeers, Switchboard
+from jido_cluster._local.splits import Splits
 from jido_cluster.config import ClusterConfig
 from jido_cluster.errors import InvalidInputError, UsageError
 from jido_cluster.exec.context import ClusterBinding
@@ -120,12 +122,37 @@ class LocalRuntime:
         self.started = time.time() - self.loop.time()
         self.record = _formed(count, config)
         self.switchboard = Switchboard()
+        self.outside: list[LocalTransport] = []  # of callers
+        self.sending: dict[asyncio.Task[bytes], tuple[int, int]] = {}  # frames: from and to where
         self._counter = 0
         self._settings = VIRTUAL_SETTINGS if self._is_virtual() else SETTINGS
         self._make_binding = make_binding
         self._changed = asyncio.Event()
         self._preferring: asyncio.TimerHandle | None = None
-        self.view = self._first_view()
+        self._views = {self.switchboard.side(OUTSIDE): self._first_view()}
+        self.splits = Splits(self)
+
+    @property
+    def view(self) -> View:
+        """What callers from outside can know."""
+        return self.view_at(OUTSIDE)
+
+    def view_at(self, node: int) -> View:
+        """What can be known on the side that a node is on."""
+        return self._views[self.switchboard.side(node)]
+
+    def views_follow(self) -> None:
+        """The network was cut or joined: what each side knows from now on."""
+        known = list(dict.fromkeys(map(id, self._views.values())))
+        views = [next(one for one in self._views.values() if id(one) == which) for which in known]
+        sides = {self.switchboard.side(node.index) for node in self.nodes.values()}
+        whole = views[0]
+        for other in views[1:]:
+            whole = whole.merge(other)
+        self._views = dict.fromkeys((*sides, self.switchboard.side(OUTSIDE)), whole)
+        self._counter += 1
+        whole.source = f"local:{self._counter}"
+        self._tell_changed()
 
     def _first_view(self) -> View:
         members = []
@@ -166,17 +193,18 @@ class LocalRuntime:
         for node in self.nodes.values():
             self._introduce(node)
             self._make_hosts(node)
+        self.splits.look()
         for node in self.nodes.values():
             for host in node.hosts.values():
                 await host.start()
         await self._until_led()
-        self._prefer_later()
+        self.prefer_later()
 
     async def _until_led(self) -> None:
         """Return when every shard has a leader, which takes no time that can be told."""
         while not all(self.view.leaders):
             if self._is_virtual():
-                for host in self._hosts():
+                for host in self.hosts():
                     host.replicas.tick()
                 await asyncio.sleep(0)
             else:
@@ -193,12 +221,12 @@ class LocalRuntime:
     def _make_hosts(self, node: LocalNode) -> None:
         node.peers[0].start(_Ears(self, node))
         for part, (address, disk) in enumerate(zip(node.addresses(), node.disks, strict=True), 1):
-            transport = LocalTransport(self)
+            transport = LocalTransport(self, node.index)
             node.transports.append(transport)
             host = ShardHost(
                 address,
                 node.id,
-                self.view,
+                self.view_at(node.index),
                 config=self.config,
                 transport=transport,
                 scheduler=LocalScheduler(self),
@@ -235,7 +263,7 @@ class LocalRuntime:
                 **known,
             )
 
-        core = Node(
+        return Node(
             node.index,
             self.record,
             disk.stored(),
@@ -245,58 +273,62 @@ class LocalRuntime:
             1 + node.boot,
             owns=owns,
         )
-        core.reachable = frozenset(one.index for one in self.nodes.values() if one.is_up)
-        return core
 
     def take_leads(self, node: int, leads: Leads) -> None:
         """A host tells which shards it leads."""
-        view = self.view
+        side = self.switchboard.side(node)
+        view = self._views[side]
         for shard, ballot in leads.rows:
             view = view.with_lead(shard, Lead(ballot, node))
-        self._show(view)
+        self._show(side, view)
 
     def _prefer(self) -> None:
         """Have shards led where they are to be, a while after nodes have come or gone."""
-        up = {node.index for node in self.nodes.values() if node.is_up}
         is_done = True
-        for host in self._hosts():
+        for host in self.hosts():
+            reachable = host.replicas.core.reachable
             for shard in host.replicas.led_shards():
-                first = next((one for one in self.view.replicas[shard] if one in up), None)
+                first = next((one for one in self.view.replicas[shard] if one in reachable), None)
                 if first is not None:
                     is_done = host.replicas.hand_over(shard, first) and is_done
         if not is_done:
-            self._prefer_later()
+            self.prefer_later()
 
-    def _prefer_later(self) -> None:
+    def prefer_later(self) -> None:
+        """Have shards led where they are to be, in a while."""
         if self._preferring is not None:
             self._preferring.cancel()
         self._preferring = self.loop.call_later(PREFER_SECONDS, self._prefer)
 
     def _show_member(self, member: Member, *, is_gone: bool = False) -> None:
-        """A node has come or gone."""
-        view = self.view
-        members = tuple(member if one.node == member.node else one for one in view.members)
-        leads = tuple(
-            None if is_gone and lead is not None and lead.node == member.node else lead
-            for lead in view.leads
-        )
-        cluster, recovery, epoch = view.cluster_id, view.recovery_no, view.epoch + 1
-        self._show(View(cluster, recovery, epoch, members, view.replicas, leads))
+        """A node has come or gone: all sides know."""
+        for side, view in list(self._views.items()):
+            members = tuple(member if one.node == member.node else one for one in view.members)
+            leads = tuple(
+                None if is_gone and lead is not None and lead.node == member.node else lead
+                for lead in view.leads
+            )
+            cluster, recovery, epoch = view.cluster_id, view.recovery_no, view.epoch + 1
+            self._show(side, View(cluster, recovery, epoch, members, view.replicas, leads))
 
-    def _show(self, view: View) -> None:
-        if view is self.view:
+    def _show(self, side: int, view: View) -> None:
+        if view is self._views[side]:
             return
         self._counter += 1
         view.source = f"local:{self._counter}"
-        self.view = view
+        self._views[side] = view
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def wait_change(self) -> None:
-        """Return when there is another view."""
+        """Return when some side has another view."""
         await self._changed.wait()
 
-    def _hosts(self) -> list[ShardHost]:
+    def hosts(self) -> list[ShardHost]:
+        """Those of all nodes that are up."""
         return [host for node in self.nodes.values() if node.is_up for host in node.hosts.values()]
 
     def wall(self) -> float:
@@ -309,6 +341,11 @@ class LocalRuntime:
             if node.is_up and address in node.hosts:
                 return node.hosts[address]
         return None
+
+    def place(self, address: str) -> LocalNode | None:
+        """The node of the host at an address, dead or alive."""
+        name = address.removeprefix("host/").rpartition(".")[0]
+        return self.nodes.get(name)
 
     def node_by_id(self, id_: str) -> LocalNode | None:
         """The node, if it is up in the life that has this id."""
@@ -342,7 +379,7 @@ class LocalRuntime:
         for peers in node.peers:
             peers.close()
         self._show_member(replace(self._member(node), status="down"), is_gone=True)
-        self._tell_reachable()
+        self.splits.look()
 
     def _disconnect(self, node: LocalNode) -> None:
         """What the kernel tells the others when the connections of a dead node close."""
@@ -351,12 +388,6 @@ class LocalRuntime:
             for host in other.hosts.values():
                 for transport in transports:
                     host.disconnected(transport)
-
-    def _tell_reachable(self) -> None:
-        """What failure detectors would find."""
-        up = frozenset(node.index for node in self.nodes.values() if node.is_up)
-        for host in self._hosts():
-            host.replicas.core.reachable = up
 
     async def restart(self, name: str) -> None:
         """Bring a killed node back, with what its disks hold."""
@@ -370,10 +401,10 @@ class LocalRuntime:
         self._introduce(node)
         self._show_member(self._member(node))
         self._make_hosts(node)
-        self._tell_reachable()
+        self.splits.look()
         for host in node.hosts.values():
             await host.start()
-        self._prefer_later()
+        self.prefer_later()
 
     async def settle(self) -> None:
         """Return when nothing is in flight: no call, no turn, no run, no move."""
@@ -389,12 +420,13 @@ class LocalRuntime:
         return isinstance(self.loop, VirtualLoop)
 
     def _is_busy(self) -> bool:
-        return any(host.is_working() for host in self._hosts())
+        return any(host.is_working() for host in self.hosts())
 
     async def stop(self) -> None:
         """End all nodes."""
         if self._preferring is not None:
             self._preferring.cancel()
+        self.splits.close()
         for node in self.nodes.values():
             if node.is_up:
                 node.is_up = False
@@ -419,20 +451,39 @@ def _formed(count: int, config: ClusterConfig) -> Record:
 
 
 class LocalTransport:
-    """Hands frames over on the loop; both sides still pack and unpack them."""
+    """Hands frames over on the loop; both sides still pack and unpack them.
 
-    def __init__(self, runtime: LocalRuntime) -> None:
+    Args:
+        runtime: Of the cluster.
+        node: Index of the node it is on; `OUTSIDE` for that of a caller.
+    """
+
+    def __init__(self, runtime: LocalRuntime, node: int = OUTSIDE) -> None:
         self._runtime = runtime
+        self.node = node
+        if node == OUTSIDE:
+            runtime.outside.append(self)
 
     def send(self, host: str, frame: bytes) -> "asyncio.Future[bytes]":
         """As the port says."""
-        return self._runtime.loop.create_task(self._send(host, frame))
+        runtime = self._runtime
+        place = runtime.place(host)
+        if place is not None and not runtime.switchboard.is_joined(self.node, place.index):
+            failed: asyncio.Future[bytes] = runtime.loop.create_future()
+            message = f"host {host} cannot be reached"
+            failed.set_exception(PeerTroubleError(message, was_sent=False))
+            return failed
+        task = runtime.loop.create_task(self._send(host, frame))
+        if place is not None:
+            runtime.sending[task] = (self.node, place.index)
+            task.add_done_callback(runtime.sending.pop)
+        return task
 
     async def _send(self, address: str, frame: bytes) -> bytes:
         host = self._runtime.host(address)
         if host is None:
             message = f"host {address} is down"
-            raise PeerGoneError(message)
+            raise PeerGoneError(message, was_sent=False)
         answer = await host.frame(frame, self)
         if host.is_closed:
             message = f"host {address} went down before it could answer"
@@ -446,9 +497,9 @@ class LocalTransport:
 
     async def newer_view(self, source: str) -> View:
         """As the port says."""
-        while self._runtime.view.source == source:
+        while (view := self._runtime.view_at(self.node)).source == source:
             await self._runtime.wait_change()
-        return self._runtime.view
+        return view
 
 
 class LocalScheduler:

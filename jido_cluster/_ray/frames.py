@@ -121,8 +121,10 @@ class Channel:
 
     async def _run(self) -> None:
         error: PeerTroubleError
+        is_open = False
         try:
             reader, writer = await streams.dial(self._ip, self._port, self._token)
+            is_open = True
             streams.write(writer, self._actor)
             for message in self._unsent:
                 streams.write(writer, message)
@@ -135,9 +137,10 @@ class Channel:
                 self._writer = None
                 writer.close()
         except ConnectionRefusedError:
-            error = PeerGoneError(f"host {self._address} refuses connections")
+            error = PeerGoneError(f"host {self._address} refuses connections", was_sent=is_open)
         except (OSError, EOFError, TimeoutError, WireError) as cause:
             error = await self._judge(cause)
+            error.was_sent = is_open
         except asyncio.CancelledError:
             self._fail(PeerTroubleError("the connection was closed"))
             raise

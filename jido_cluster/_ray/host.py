@@ -27,6 +27,7 @@ from jido_cluster._ray.transport import RayTransport, unpack_view
 from jido_cluster._ray.workers import RayWorkers
 from jido_cluster.connection import Connection
 from jido_cluster.connections import Binding, set_process_binding
+from jido_cluster.runtime.conflicts import ConflictLog
 from jido_cluster.runtime.host import ShardHost
 from jido_cluster.runtime.replicas import SUPERVISOR, Replicas, part_of_shard
 from jido_cluster.runtime.schedules import next_due
@@ -100,6 +101,7 @@ class ShardHostActor:
             workers=RayWorkers(transport, node_actor(ray_node), settings),
             wall=time.time,
         )
+        host.own_turns.conflicts = ConflictLog(place.store.with_suffix(".conflicts"))
         guide = _Guide(place, peers, host)
         host.replicas = Replicas(
             _core(place, record, disk),

@@ -22,11 +22,17 @@ from jido_cluster.errors import (
     SessionUnavailableError,
 )
 from jido_cluster.runtime.cell import Cell, Message
-from jido_cluster.runtime.view import Lead
+from jido_cluster.runtime.partitions import REFUSED_BY_STRATEGY, note_refused
+from jido_cluster.runtime.view import Lead, StandIn
 from jido_state.requests import Answer, RunTurn, Status
 
 if TYPE_CHECKING:
     from jido_cluster.runtime.host import ShardHost
+
+
+# Without a leader until callers are told so, in seconds beyond the 2.5 after which one is given up:
+# time for two elections and more.
+NO_QUORUM_SECONDS: Final = 6.0
 
 
 class Asked:
@@ -108,6 +114,14 @@ class Committing(Asked):
             self._host.lost(self)
 
 
+_TOO_FEW: Final = (
+    "too few replicas of its shard are in reach, and what is here does not go on without; retry "
+    'when they are back, or give types that may be merged partition_strategy="continue_all"'
+)
+_PAUSED: Final = (
+    "its node is on a side of a split network that serves nobody; call from the other side, or "
+    "retry when the network is whole"
+)
 _REFUSALS: Final[Mapping[Status, tuple[type[JidoError], str, float | None]]] = {
     Status.LATE: (DeadlineExceededError, "its deadline passed while it waited", None),
     Status.OVERLOADED: (
@@ -116,8 +130,8 @@ _REFUSALS: Final[Mapping[Status, tuple[type[JidoError], str, float | None]]] = {
         0.1,
     ),
     Status.FENCED: (FencedError, "a later turn of the calling agent has called already", None),
-    Status.NO_QUORUM: (NoQuorumError, "most replicas of its shard are out of reach", 1.0),
-    Status.PAUSED: (NoQuorumError, "this side of a split network serves nobody", 1.0),
+    Status.NO_QUORUM: (NoQuorumError, _TOO_FEW, 1.0),
+    Status.PAUSED: (NoQuorumError, _PAUSED, 1.0),
     Status.SESSION_UNAVAILABLE: (
         SessionUnavailableError,
         "what the session has seen is not here yet",
@@ -150,7 +164,35 @@ def not_run(answer: Answer, message: Message) -> JidoError | None:
     return kind(f"{what} did not run: {why}", agent=key, **details)
 
 
-def pass_on(message: Message, answer: Answer, lead: Lead | None) -> None:
+def refuse(
+    host: "ShardHost", message: Message, shard: int, answer: Answer, cell: Cell | None = None
+) -> None:
+    """Tell the caller of an operation that was not done here: why, or whom to ask.
+
+    Args:
+        host: This one.
+        message: What was asked.
+        shard: The agent's.
+        answer: Not OK.
+        cell: The agent, if it is here.
+    """
+    replicas, status = host.replicas, answer.status
+    if status in REFUSED_BY_STRATEGY and replicas.leadership(shard) is None:
+        server = replicas.server(shard)
+        # A leader knows better; and while one may be in the making, there is nothing to refuse.
+        may_come = status is not Status.PAUSED and replicas.silence(shard) < NO_QUORUM_SECONDS
+        if type(server) is Lead or may_come:
+            message.redirect(server)
+            return
+    error = not_run(answer, message)
+    if error is None:
+        pass_on(message, answer, replicas.server(shard))
+        return
+    note_refused(host, message, status)
+    message.fail(error if cell is None else host.signed(cell, message, error))
+
+
+def pass_on(message: Message, answer: Answer, lead: Lead | StandIn | None) -> None:
     """Send the client to the shard's leader; what may take effect is marked as such."""
     if answer.status is Status.UNKNOWN:
         message.doubt(lead)

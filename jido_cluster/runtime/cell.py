@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from jido_cluster.agent import Agent, AgentSpec
     from jido_cluster.ports import WorkerLink
     from jido_cluster.runtime.turn import TurnContext
-    from jido_cluster.runtime.view import Lead
+    from jido_cluster.runtime.view import Lead, StandIn
 
 MAX_REMEMBERED: Final = 1024  # results kept for each agent, so that retries do not run again
 MAX_REMEMBERED_BYTES: Final = 4 << 20
@@ -121,11 +121,11 @@ class Message:
         if self.kind != CAST and self.kind != EVENT:
             self.inlet.reply((self.number, FAILED, encode_error(error), None))
 
-    def redirect(self, lead: "Lead | None") -> None:
+    def redirect(self, lead: "Lead | StandIn | None") -> None:
         """Answer that the key is served elsewhere, where known; nothing has run."""
         self._pass_on(REDIRECT, lead)
 
-    def doubt(self, lead: "Lead | None") -> None:
+    def doubt(self, lead: "Lead | StandIn | None") -> None:
         """Answer that it may take effect: whoever leads next knows."""
         self._pass_on(DOUBT, lead)
 
@@ -133,7 +133,7 @@ class Message:
         """Answer that nothing has run: the client is to say first which results it has."""
         self._pass_on(CROWDED, None)
 
-    def _pass_on(self, status: int, lead: "Lead | None") -> None:
+    def _pass_on(self, status: int, lead: "Lead | StandIn | None") -> None:
         if self.kind == STREAM:
             self.inlet.end_stream(self.number)
         if self.kind != CAST and self.kind != EVENT:
@@ -224,6 +224,16 @@ class Cell:
         made = 0 if record is None else max(record.turns - 1, 0)
         return made + self.memory_turns
 
+    def goes_by(self, record: Record) -> bool:
+        """Whether state and object are those of this record.
+
+        Of turns without a quorum, which all begin from one version, the stamps tell.
+        """
+        mine = self.record
+        return mine is record or (
+            mine is not None and mine.version == record.version and mine.stamp == record.stamp
+        )
+
     def take(self, record: Record) -> None:
         """This record is committed: what was made from another one is over.
 
@@ -231,7 +241,7 @@ class Cell:
             NotRegisteredError: It was written by newer code.
             InvalidOutputError: It was written by older code, and could not be upgraded.
         """
-        if self.record is None or self.record.version != record.version:
+        if not self.goes_by(record):
             state = self.spec.current_state(record.state, record.schema)
             self.record = record
             self.state = state

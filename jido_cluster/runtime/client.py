@@ -22,7 +22,6 @@ from jido_cluster.errors import (
     DeadlineExceededError,
     InvalidInputError,
     JidoError,
-    NoQuorumError,
     OutcomeUnknownError,
     OverloadedError,
     RejectedError,
@@ -446,10 +445,7 @@ class Client:
             return self._unknown(call, "no answer came before the deadline")
         what = f"{call.name!r} to {call.key!r} did not run"
         if call.shard >= 0 and self._routes.is_leaderless(call.shard):
-            message = (
-                f"{what}: too few replicas of shard {call.shard} are in reach to elect a leader"
-            )
-            return NoQuorumError(message, retry_after=1.0, shard=call.shard)
+            return self._routes.unserved(call)
         return DeadlineExceededError(f"{what}: its deadline passed first")
 
     # -- ending

@@ -5,6 +5,9 @@ it; what it wants is handed back and committed as one value: state, result, outb
 caller is answered when a quorum holds it, and the agent's next turn begins then. Nobody waits for
 that in a task of his own: the core's answer calls `Turns.committed`.
 
+While nobody leads, the core gives out turns of types that go on without a quorum (`RunTurn.
+is_partitioned`), and keeps what they commit apart: without a fence, and only until it is merged.
+
 Agents with `durability="none"` have a record that only says that they live; their turns commit in
 memory, here. A record without state, written by an earlier leader, is one whose agent is lost.
 """
@@ -23,10 +26,11 @@ from jido_cluster.errors import (
     OutcomeUnknownError,
     RejectedError,
 )
-from jido_cluster.runtime.asked import Asked, Committing, not_run, pass_on
+from jido_cluster.runtime.asked import Asked, Committing, pass_on, refuse
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.dedicated import turn_in_worker
 from jido_cluster.runtime.outbox import entries_of, without_run
+from jido_cluster.runtime.partitions import note_acted
 from jido_cluster.runtime.schedules import with_timers
 from jido_cluster.runtime.turn import (
     Effect,
@@ -76,6 +80,11 @@ class Turns:
 
     # -- asking
 
+    def strategy_of(self, spec: AgentSpec | None) -> Strategy:
+        """What becomes of agents of this type when the network is split; None: of any other."""
+        own = None if spec is None else spec.partition_strategy
+        return self._strategy if own is None else Strategy(own)
+
     def request(
         self,
         asked: Asked,
@@ -89,7 +98,6 @@ class Turns:
         payload: Any = None,
     ) -> Request:
         """What the core is asked for a message."""
-        strategy = spec.partition_strategy
         extra = message.extra
         fence: CallerFence | None = None
         if extra is not None and FENCE in extra:
@@ -105,7 +113,7 @@ class Turns:
             ack=message.ack,
             fence=fence,
             token=None if message.seen is None else message.seen.token,
-            strategy=self._strategy if strategy is None else Strategy(strategy),
+            strategy=self.strategy_of(spec),
         )
 
     # -- turns
@@ -117,10 +125,11 @@ class Turns:
         except JidoError as error:
             message.fail(self._host.signed(cell, message, error))
             return False
-        if cell.is_volatile:
-            await self._run_in_memory(cell, message, work)
-            return False
         host = self._host
+        if cell.is_volatile:
+            if self._is_admitted(cell, message):
+                await self._run_in_memory(cell, message, work)
+            return False
         committing = Committing(host, cell, message)
         if message.extra is not None and SENT in message.extra:
             sender, *name, place, added_ms = message.extra[SENT]
@@ -157,7 +166,7 @@ class Turns:
         host = self._host
         assert turn.record is not None
         try:
-            self.take(cell, turn.record)
+            self.take(cell, turn.record, is_acting=turn.is_partitioned)
             result, state, effects = await self.perform(cell, message, work, turn.version)
             commit = self.commit_of(cell, turn, (result, state, effects), message)
         except JidoError as error:
@@ -184,13 +193,24 @@ class Turns:
         committing.is_told = True
         self._host.replicas.end(committing.cell.shard, committing.cell.id, turn.version, None)
 
+    def _is_admitted(self, cell: Cell, message: Message) -> bool:
+        """Whether an agent that is kept in memory only is served; if not, that is told."""
+        strategy = self.strategy_of(cell.spec)
+        if strategy in self._host.replicas.core.admitted:
+            return True
+        is_paused = strategy is Strategy.PAUSE_MINORITY
+        refusal = Answer(None, Status.PAUSED if is_paused else Status.NO_QUORUM)
+        self.ended_badly(cell, message, refusal)
+        return False
+
     async def _run_in_memory(self, cell: Cell, message: Message, work: "Steps") -> None:
         """A turn of an agent that is kept in memory only."""
         host = self._host
         now = host.loop.time()
         op_id = message.op_id
         if cell.remembered is not None and op_id in cell.remembered:
-            self._answer_again(cell, message, cell.remembered[op_id][:2], cell.version)
+            kept = Answer(None, Status.OK, cell.remembered[op_id][:2], cell.version, "none")
+            self._answer_again(cell, message, kept)
             return
         version = cell.version.ballot.version(cell.seq + 1)
         try:
@@ -248,15 +268,21 @@ class Turns:
             [*before, *effects] if (before) else effects,
         )
 
-    def take(self, cell: Cell, record: Record) -> None:
+    def take(self, cell: Cell, record: Record, *, is_acting: bool = False) -> None:
         """The cell goes by this record from now on; an object made of another one is dropped.
+
+        Without a quorum the record that a turn left comes back only with the next turn: an object
+        that has its state is kept.
 
         Raises:
             NotRegisteredError: It was written by newer code.
             InvalidOutputError: It was written by older code, and could not be upgraded.
         """
-        if cell.record is None or cell.record.version != record.version:
-            cell.take(record)
+        if cell.goes_by(record):
+            return
+        before = cell.state
+        cell.take(record)
+        if not is_acting or cell.state != before:
             self._host.lifecycle.drop_object(cell)
 
     def commit_of(self, cell: Cell, turn: RunTurn, done: Done, message: Message) -> Commit:
@@ -307,6 +333,8 @@ class Turns:
         if answer.status is Status.OK:
             result, state, effects = committing.outcome
             self.settled(cell, state, answer.version)
+            if answer.is_partitioned:
+                note_acted(host, cell.id, answer, "turn")
             if message is not None:
                 if message.extra is None and message.kind == CALL and not effects:
                     message.inlet.reply((message.number, DONE, result, None))
@@ -326,7 +354,7 @@ class Turns:
 
         def tell() -> None:
             assert message is not None, "somebody waits for it"
-            self.reply(message, result, answer.version, held_by)
+            self.reply(message, result, answer.version, held_by, answer)
 
         assert committing.turn is not None, "it was handed to the core"
         host.outboxes.when_ended(cell, committing.turn.version, effects, tell)
@@ -349,19 +377,16 @@ class Turns:
 
     def ended_badly(self, cell: Cell, message: Message, answer: Answer) -> None:
         """Tell the caller of an operation that is not done here."""
-        if answer.status is Status.OVERLOADED and op_of(message) is not None:
+        is_crowded = answer.status is Status.OVERLOADED and not answer.is_partitioned
+        if is_crowded and op_of(message) is not None:
             message.crowd()
-            return
-        error = not_run(answer, message)
-        if error is None:
-            pass_on(message, answer, self._host.replicas.lead(cell.shard))
         else:
-            message.fail(self._host.signed(cell, message, error))
+            refuse(self._host, message, cell.shard, answer, cell)
 
     def lost(self, committing: Committing) -> None:
         """The shard is led elsewhere while the handler runs: its caller need not wait for that."""
         if committing.message is not None and committing.answer is not None:
-            lead = self._host.replicas.lead(committing.cell.shard)
+            lead = self._host.replicas.server(committing.cell.shard)
             pass_on(committing.message, committing.answer, lead)
 
     async def _refused(self, cell: Cell, message: Message, answer: Answer) -> bool:
@@ -373,7 +398,7 @@ class Turns:
             elif answer.value is None:
                 message.reply(b"null")
             else:
-                self._answer_again(cell, message, answer.value, answer.version)
+                self._answer_again(cell, message, answer)
         elif answer.status is Status.NOT_FOUND:
             self._host.forget(cell)
             await self._host.operations.missing(message, cell.shard)
@@ -381,13 +406,12 @@ class Turns:
             self.ended_badly(cell, message, answer)
         return False
 
-    def _answer_again(
-        self, cell: Cell, message: Message, remembered: Any, version: Sequence[int]
-    ) -> None:
+    def _answer_again(self, cell: Cell, message: Message, answer: Answer) -> None:
         """A retry of what has been done: the same answer, or a refusal when it is another call."""
-        fingerprint, result = remembered
+        fingerprint, result = answer.value
         if fingerprint == message.fingerprint:
-            self.reply(message, result, version, "quorum")
+            held_by = self._host.replicas.held_by(cell.shard, answer.durability)
+            self.reply(message, result, answer.version, held_by, answer)
             return
         text = (
             f"op_id {message.op_id!r} was used for agent {cell.id!r} with other parameters; use a "
@@ -396,25 +420,44 @@ class Turns:
         message.fail(InvalidInputError(text, op_id=message.op_id))
 
     def reply(
-        self, message: Message, result: bytes, version: Sequence[int], durability: str
+        self,
+        message: Message,
+        result: bytes,
+        version: Sequence[int],
+        durability: str,
+        answer: Answer | None = None,
     ) -> None:
-        """Answer with a result, and what it rests on when that was asked for."""
-        if message.extra is not None and META in message.extra:
-            message.reply(result, [list(version), self._host.node, durability])
-        else:
+        """Answer with a result, and what it rests on when that was asked for.
+
+        Args:
+            message: What was asked.
+            result: JSON bytes.
+            version: Of the state; no fence if the answer is without a quorum.
+            durability: What holds it.
+            answer: The core's, if it gave one.
+        """
+        if message.extra is None or META not in message.extra:
             message.reply(result)
+        elif answer is not None and answer.is_partitioned:
+            message.reply(result, [None, self._host.node, durability, answer.is_stale])
+        else:
+            message.reply(result, [list(version), self._host.node, durability])
 
     # -- reads
 
     async def read(self, cell: Cell, message: Message, handler: Declaration) -> None:
         """A read-only handler on a copy of the committed state; touches nothing of the cell."""
         host = self._host
+        answer: Answer | None = None
         try:
             if handler.is_stream:
                 raise is_stream(handler)
             params = handler.work.load_params(message.body)
+            version: Sequence[int] = cell.version
             if cell.is_volatile:
-                state, version, durability = cell.state, cell.version, "none"
+                if not self._is_admitted(cell, message):
+                    return
+                state, durability = cell.state, "none"
             else:
                 answer = await self.ask(cell, message, "read", None)
                 if answer is None:
@@ -423,7 +466,8 @@ class Turns:
                     host.forget(cell)
                     await host.operations.missing(message, cell.shard)
                     return
-                record, version = answer.value, answer.version
+                record = answer.value
+                version = () if answer.is_partitioned else answer.version
                 state = cell.spec.current_state(record.state, record.schema)
                 durability = host.replicas.held_by(cell.shard, answer.durability)
             context = self.context(cell, message, message.op_id, version, read_only=True)
@@ -436,7 +480,7 @@ class Turns:
             # The live object, perhaps in the middle of a turn, is left alone.
             message.fail(host.signed(cell, message, error))
             return
-        self.reply(message, result, version, durability)
+        self.reply(message, result, version, durability, answer)
 
     async def ask(
         self, cell: Cell, message: Message, kind: str, level: str | None
@@ -446,7 +490,11 @@ class Turns:
         request = self.request(asked, kind, cell.spec, cell.id, message, level=level)
         self._host.replicas.submit(cell.shard, request)
         answer = asked.answer or await asked.ended()
+        if answer.is_stale and answer.value is None:  # what may be old cannot say there is none
+            answer = answer._replace(status=Status.NO_QUORUM)
         if answer.status is Status.OK:
+            if answer.is_partitioned:
+                note_acted(self._host, cell.id, answer, "read")
             return answer
         self.ended_badly(cell, message, answer)
         return None

@@ -2,23 +2,29 @@
 
 Theory. Replicated fields are merged by what they are. For the rest a type may have an
 `on_conflict`; without one the latest state's fields are taken. So a type with replicated fields
-alone loses nothing, and needs no code. What was not taken is reported: nothing that was
-acknowledged goes silently.
+alone loses nothing, and needs no code. What was not taken goes to the conflict log, whole, before
+the merge is committed: nothing that was acknowledged goes silently.
 """
 
+import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from jido_cluster import telemetry
 from jido_cluster.agent import Agent, AgentSpec, find_agent
 from jido_cluster.crdt import Replicated
 from jido_state.dots import Actor
-from jido_state.merge import Merged, Resolve
+from jido_state.merge import Conflict, Merged, Resolve
 from jido_state.record import Record
 
-__all__ = ["folded", "report_conflicts", "resolve_of"]
+__all__ = ["ConflictLog", "folded", "resolve_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +94,55 @@ def _merged(
     return result
 
 
-def report_conflicts(key: str, merged: Merged) -> None:
-    """Tell of values that were not taken."""
-    if merged.failure:
-        logger.error(
-            "on_conflict of agent %s raised %s: its latest state is kept", key, merged.failure
-        )
-    for conflict in merged.conflicts:
-        reason = conflict.reason.value
-        metadata = {"agent": key, "type": conflict.record.type, "reason": reason}
-        telemetry.execute("jido.cluster.conflict", {"count": 1}, metadata)
-        logger.warning("a concurrent state of agent %s was not taken: %s", key, reason)
+class ConflictLog:
+    """What was not taken of states that were made apart: an event for each, and a line of JSON.
+
+    A merge that could not be committed is made again, so the same state may be there twice.
+
+    Args:
+        path: The file that lines are added to; None for none.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+
+    async def keep(self, key: str, merged: Merged) -> None:
+        """Tell of what was not taken; when it returns the file has it durably.
+
+        Raises:
+            OSError: It could not be written; the merge is not to be committed.
+        """
+        if merged.failure:
+            logger.error(
+                "on_conflict of agent %s raised %s: its latest state is kept", key, merged.failure
+            )
+        if not merged.conflicts:
+            return
+        rows = [_row(key, conflict) for conflict in merged.conflicts]
+        if self._path is not None:
+            lines = b"".join(to_json(row) + b"\n" for row in rows)
+            await asyncio.to_thread(_append, self._path, lines)
+        for row in rows:
+            telemetry.execute("jido.cluster.conflict", {"count": 1}, row)
+            reason = row["reason"]
+            logger.warning("a concurrent state of agent %s was not taken: %s", key, reason)
+
+
+def _row(key: str, conflict: Conflict) -> dict[str, Any]:
+    record = conflict.record
+    stamped = datetime.fromtimestamp(record.stamp.wall_ms / 1000, UTC)
+    return {
+        "agent": key,
+        "type": record.type,
+        "reason": conflict.reason.value,
+        "at": stamped.isoformat(),
+        "version": record.schema,
+        "state": from_json(record.state) if record.state else None,
+    }
+
+
+def _append(path: Path, lines: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())

@@ -110,6 +110,7 @@ class ShardHost:
         self.runs = Runs(self, scheduler)
         self.streaming = Streaming(self)
         self.operations = Operations(self)
+        self.apart: set[int] = set()  # shards that this host has stood in for
         self._inlets: dict[str, Inlet] = {}
         self._silent: dict[str, tuple[int, int]] = {}
         self._inbox: deque[Message | FrameEnd] = deque()
@@ -252,7 +253,7 @@ class ShardHost:
     async def _process(self, message: Message) -> None:
         inlet = message.inlet
         if inlet.refused and not inlet.may_take(message.key, message.number):
-            message.redirect(self.replicas.lead(self.shard_of(message)))
+            message.redirect(self.replicas.server(self.shard_of(message)))
         else:
             await self._take(message)
 
@@ -420,7 +421,14 @@ class ShardHost:
         return not (self.streaming.runs_in(shard) or self.runs.is_tracked_here(shard))
 
     def led(self, shard: int) -> None:
-        """The shard is led from here now."""
+        """The shard is led from here now: what was made of what is kept apart goes."""
+        if shard in self.apart:
+            self.apart.discard(shard)
+            self._forget_all(shard)
+
+    def _forget_all(self, shard: int) -> None:
+        for cell in [cell for cell in self.cells.values() if cell.shard == shard]:
+            self.forget(cell)
 
     def stopped(self, shard: int, reason: str) -> None:
         """The shard is led here no more: what was made of its records goes."""
@@ -428,8 +436,7 @@ class ShardHost:
         self.runs.drop_shard(shard)
         self.alarms.drop_shard(shard)
         self.outboxes.drop_shard(shard)
-        for cell in [cell for cell in self.cells.values() if cell.shard == shard]:
-            self.forget(cell)
+        self._forget_all(shard)
 
     def run_own(self, shard: int, turn: RunTurn) -> None:
         """A timer's turn."""

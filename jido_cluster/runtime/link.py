@@ -13,6 +13,7 @@ twice in a row has to stand back: its calls go to whoever leads, be it the same 
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from jido_cluster.config import MAX_DATA
@@ -102,6 +103,7 @@ class Link:
 
     __slots__ = (
         "_client",
+        "_flying",
         "_held",
         "_in_flight",
         "_loop",
@@ -132,6 +134,7 @@ class Link:
         self._unanswered = 0
         self._scheduled = False
         self._queue: deque[Call] = deque()
+        self._flying: dict[asyncio.Future[bytes], list[int]] = {}  # numbers of messages, by frame
 
     def push(self, call: Call) -> None:
         """Queue a call; it leaves with the next frame."""
@@ -166,6 +169,7 @@ class Link:
         epoch = self.epoch
         casts = sum(1 for message in messages if message[1] == CAST or message[1] == EVENT)
         answer = self._transport.send(self.host, frame)
+        self._flying[answer] = [message[0] for message in messages]
         answer.add_done_callback(lambda done: self._answered(done, epoch, casts))
         if self._queue and self._in_flight < MAX_IN_FLIGHT + self._held:
             self._scheduled = True
@@ -200,6 +204,7 @@ class Link:
         return messages
 
     def _answered(self, answer: "asyncio.Future[bytes]", epoch: int, casts: int) -> None:
+        numbers = self._flying.pop(answer)
         if epoch != self.epoch or self.is_gone:
             self._client.dropped_casts += casts
             if not answer.cancelled():
@@ -211,11 +216,16 @@ class Link:
             self.heard = self._loop.time()
             self._troubles = 0
             self._deliver(replies)
-        except PeerGoneError:
+        except PeerTroubleError as error:
             self._client.dropped_casts += casts
-            self._client.lost(self)
+            if not error.was_sent:
+                self._take_back([*numbers, *self._unsent_too()])
+            if isinstance(error, PeerGoneError):
+                self._client.lost(self)
+            else:
+                self._reset()
             return
-        except (PeerTroubleError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             self._client.dropped_casts += casts
             self._reset()
             return
@@ -256,6 +266,23 @@ class Link:
                 self._client.fail(call, WireError(message))
         if self._client.held:
             self._client.look_soon()
+
+    def _unsent_too(self) -> list[int]:
+        """The messages of the other frames that have failed in the same way by now, in order."""
+        found: list[int] = []
+        for answer, numbers in self._flying.items():
+            error = answer.exception() if answer.done() and not answer.cancelled() else None
+            if isinstance(error, PeerTroubleError) and not error.was_sent:
+                found += numbers
+        return found
+
+    def _take_back(self, numbers: Sequence[int]) -> None:
+        """The messages of a frame have not left: their calls wait for another one."""
+        calls = [call for number in numbers if (call := self._client.calls.get(number)) is not None]
+        mine = [call for call in calls if call.link is self and not call.done()]
+        for call in mine:
+            call.is_sent = False
+        self._queue.extendleft(reversed(mine))
 
     def _reset(self) -> None:
         """Open the next epoch and send what is unanswered again, after a pause."""

@@ -83,7 +83,7 @@ async def _list(host: "ShardHost", message: Message) -> None:
 
 async def _leads(host: "ShardHost", message: Message) -> None:
     """Who leads a shard, as far as is known here."""
-    message.reply(pack_lead(host.replicas.lead(unpack(message.body))))
+    message.reply(pack_lead(host.replicas.server(unpack(message.body))))
 
 
 async def _statistics(host: "ShardHost", message: Message) -> None:

@@ -6,6 +6,9 @@ Bodies and answers are JSON or msgpack of plain data, as each says.
 Here, too, is decided what a message meets that finds no agent in memory: the committed record says
 whether there is one. While that has to be asked of the other replicas, all messages for the agent
 wait, in order.
+
+While nobody leads, the host that stands in gives its agents to the core, which decides by type and
+strategy whether they go on. "There is no such agent" it says only of one whose end it knows.
 """
 
 import logging
@@ -24,16 +27,16 @@ from jido_cluster.errors import (
     InvalidInputError,
     InvalidOutputError,
     JidoError,
-    NoQuorumError,
     NotRegisteredError,
     OutcomeUnknownError,
 )
 from jido_cluster.runtime import listing
-from jido_cluster.runtime.asked import Asked, not_run, pass_on
+from jido_cluster.runtime.asked import Asked, refuse
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.replicas import NOT_READ
-from jido_cluster.runtime.view import shard_of
+from jido_cluster.runtime.view import StandIn, shard_of
 from jido_cluster.runtime.wire import CALL, LEVEL, OPERATION, STREAM, VIRTUAL
+from jido_placement.policies import Strategy
 from jido_state.operations import OpId, agent_caller
 from jido_state.record import Record
 from jido_state.requests import Answer, Commit, Request, Status
@@ -50,10 +53,10 @@ STATE: Final = "agent.state"
 PASSIVATE: Final = "agent.passivate"
 DELETE: Final = "agent.delete"
 
-NO_QUORUM_SECONDS: Final = 6.0  # without a leader until callers are told so: two elections and more
 LEVELS: Final = {"eventual": 0, "session": 1, "strong": 2}  # the stronger, the higher
 _IN_TURN: Final = frozenset({PASSIVATE, DELETE})
 _CREATING: Final = frozenset({SPAWN, ENSURE})
+_NOT_VIRTUAL: Final = frozenset({INFO, STATE, DELETE, PASSIVATE})  # these make no virtual agent
 
 
 class Operations:
@@ -119,8 +122,7 @@ class Operations:
             return None
         shard = shard_of(key, host.view.shards)
         if host.replicas.leadership(shard) is None:
-            self._without_leadership(message, shard)
-            return None
+            return await self._find_apart(message, shard)
         record = host.replicas.peek(shard, key)
         if record is NOT_READ:
             self._seek(message, shard)
@@ -133,17 +135,44 @@ class Operations:
             return None
         return self._found(message, shard, record)
 
-    def _without_leadership(self, message: Message, shard: int) -> None:
-        """Nobody is served here: say who leads, or that nobody has for a while."""
+    async def _find_apart(self, message: Message, shard: int) -> Cell | None:
+        """The shard is not led here: say who leads; if nobody does, stand in for him."""
         host = self._host
-        if host.replicas.silence(shard) > NO_QUORUM_SECONDS:
-            text = (
-                f"{message.name!r} to {message.key!r} did not run: nobody has led shard {shard} "
-                f"for {NO_QUORUM_SECONDS:.0f} s, so most of its replicas are out of reach"
-            )
-            message.fail(NoQuorumError(text, retry_after=1.0, agent=message.key))
+        server = host.replicas.server(shard)
+        if server != StandIn(host.replicas.core.node):
+            message.redirect(server)
+            return None
+        host.apart.add(shard)
+        held = host.replicas.held(shard, message.key)
+        spec = None if held is None else find_agent(held.type)
+        if held is not None and not held.is_tomb:
+            return self._stand_in(message, shard, held.type, spec)
+        if message.kind == OPERATION and message.name in _CREATING:
+            await self._spawn(message, shard)
+        elif held is not None:
+            self._make_sure(message, shard, spec)
+        elif message.extra and VIRTUAL in message.extra and message.name not in _NOT_VIRTUAL:
+            await self._make_virtual(message, shard, message.extra[VIRTUAL])
         else:
-            message.redirect(host.replicas.lead(shard))
+            refuse(host, message, shard, Answer(None, Status.NO_QUORUM))
+        return None
+
+    def _stand_in(
+        self, message: Message, shard: int, type_name: str, spec: AgentSpec | None
+    ) -> Cell | None:
+        """An agent whose state the core will give out, or not, with each of its requests."""
+        host = self._host
+        if spec is None:
+            message.fail(self._not_registered(type_name))
+            return None
+        cell = Cell(message.key, spec, shard)
+        if cell.is_volatile:  # who held it is out of reach
+            refuse(host, message, shard, Answer(None, Status.NO_QUORUM), cell)
+            return None
+        cell.is_new = False
+        cell.last_used = host.loop.time()
+        host.cells[cell.id] = cell
+        return cell
 
     def _found(self, message: Message, shard: int, record: Record) -> Cell | None:
         """The cell of a committed record."""
@@ -161,7 +190,7 @@ class Operations:
         if cell.is_volatile:
             # What is known of it here would be in memory.
             if message.kind == OPERATION and message.name in _CREATING:
-                host.spawn_task(self._spawn_over(message, shard))
+                host.spawn_task(self._spawn_over(message, shard, spec))
                 return None
             text = (
                 f"agent {message.key!r} ({record.type}) was lost with the process that held it; "
@@ -181,27 +210,38 @@ class Operations:
 
     async def _sought(self, message: Message, shard: int) -> None:
         asked = Asked(message, self._host.loop)
-        self._host.replicas.submit(shard, self._plain(asked, "read", message))
+        # Who may be served is decided by the agent's type, and only then.
+        request = self._plain(asked, "read", message)
+        request = request._replace(level="eventual", strategy=Strategy.CONTINUE_ALL)
+        self._host.replicas.submit(shard, request)
         answer = await asked.ended()
         waiting = self._seeking.pop(message.key)
         if answer.status is not Status.OK:
             for one in waiting:
-                self._refuse(one, shard, answer)
+                refuse(self._host, one, shard, answer)
             return
         self._host.put_again(waiting)
 
-    def _make_sure(self, message: Message, shard: int) -> None:
-        """No agent is known here: it may have been done before, or another leader knows better."""
-        self._seeking[message.key] = [message]
-        self._host.spawn_task(self._made_sure(message, shard))
+    def _make_sure(self, message: Message, shard: int, spec: AgentSpec | None = None) -> None:
+        """No agent is known here: it may have been done before, or another leader knows better.
 
-    async def _made_sure(self, message: Message, shard: int) -> None:
+        Args:
+            message: That has found none.
+            shard: Its agent's.
+            spec: The type of an agent that has ended.
+        """
+        self._seeking[message.key] = [message]
+        self._host.spawn_task(self._made_sure(message, shard, spec))
+
+    async def _made_sure(self, message: Message, shard: int, spec: AgentSpec | None) -> None:
         host = self._host
         asked = Asked(message, host.loop)
         is_read = message.kind == OPERATION and message.name in (INFO, STATE)
-        request = self._plain(asked, "read" if is_read else "call", message)
-        if is_read:
+        request = self._plain(asked, "read" if is_read else "call", message, spec)
+        if is_read and host.replicas.leadership(shard) is not None:
             request = request._replace(level="strong")
+        elif is_read:
+            pass
         elif message.kind != STREAM:
             kind = "stop" if message.name == DELETE and message.kind == OPERATION else "call"
             request = request._replace(kind=kind, op=message.op)
@@ -213,6 +253,8 @@ class Operations:
             return
         answer = asked.answer
         assert answer is not None
+        if answer.is_stale:  # what may be old cannot say that there is none
+            answer = answer._replace(status=Status.NO_QUORUM)
         if answer.status is Status.OK and answer.value is not None and not is_read:
             message.reply(answer.value[1])
         elif answer.status is Status.OK and answer.value is None and not is_read:
@@ -223,29 +265,36 @@ class Operations:
         elif answer.status in (Status.OK, Status.NOT_FOUND):
             await self.missing(message, shard)
         else:
-            self._refuse(message, shard, answer)
+            refuse(self._host, message, shard, answer)
         host.put_again(self._seeking.pop(message.key)[1:])
 
-    def _plain(self, asked: Asked, kind: str, message: Message) -> Request:
-        """A request about an agent of which nothing is known."""
+    def _plain(
+        self, asked: Asked, kind: str, message: Message, spec: AgentSpec | None = None
+    ) -> Request:
+        """A request about an agent of which nothing is known, but its type perhaps."""
+        if spec is None and message.extra and VIRTUAL in message.extra:
+            spec = find_agent(message.extra[VIRTUAL])
+        level = "eventual" if spec is None else spec.consistency
+        strategy = self._host.turns.strategy_of(spec)
         due_ms = int(message.deadline * 1000)
         ack = message.ack
         token = None if message.seen is None else message.seen.token
         return Request(
-            asked, kind, message.key, None, "eventual", due_ms=due_ms, ack=ack, token=token
+            asked,
+            kind,
+            message.key,
+            None,
+            level,
+            due_ms=due_ms,
+            ack=ack,
+            token=token,
+            strategy=strategy,
         )
-
-    def _refuse(self, message: Message, shard: int, answer: Answer) -> None:
-        error = not_run(answer, message)
-        if error is None:
-            pass_on(message, answer, self._host.replicas.lead(shard))
-        else:
-            message.fail(error)
 
     async def missing(self, message: Message, shard: int) -> None:
         """There is surely no such agent: a virtual one is made, anything else fails."""
         type_name = message.extra.get(VIRTUAL) if message.extra else None
-        if type_name is not None and message.name not in (INFO, STATE, DELETE, PASSIVATE):
+        if type_name is not None and message.name not in _NOT_VIRTUAL:
             await self._make_virtual(message, shard, type_name)
             return
         text = f"there is no agent {message.key!r}; spawn it first"
@@ -263,6 +312,9 @@ class Operations:
             return
         except JidoError as error:
             message.fail(error)
+            return
+        if spec.durability == "none" and self._host.replicas.leadership(shard) is None:
+            refuse(self._host, message, shard, Answer(None, Status.NO_QUORUM))
             return
         cell = self._reserve(message, spec, shard)
         if await self._create(message, cell, data):
@@ -342,7 +394,7 @@ class Operations:
         elif answer.status is Status.EXISTS:
             host.put_again([message])  # finds the agent that there is
         else:
-            self._refuse(message, cell.shard, answer)
+            refuse(self._host, message, cell.shard, answer)
         return False
 
     def _spawned_before(self, message: Message, answer: Answer) -> None:
@@ -362,12 +414,12 @@ class Operations:
         cell.live = agent
         return self._host.lifecycle.state_of(cell, agent), list(effects)
 
-    async def _spawn_over(self, message: Message, shard: int) -> None:
+    async def _spawn_over(self, message: Message, shard: int, spec: AgentSpec) -> None:
         """The id belongs to an agent that is lost: that one ends first."""
         host = self._host
         asked = Asked(message, host.loop)
         op = message.op.nested(1, message.key, DELETE, b"")
-        request = self._plain(asked, "stop", message)._replace(op=op)
+        request = self._plain(asked, "stop", message, spec)._replace(op=op)
         host.replicas.submit(shard, request)
         turn = await asked.begun()
         if turn is not None:
@@ -398,7 +450,7 @@ class Operations:
         """The id is taken: fine for the same operation, and for `get_or_spawn` of the type."""
         if message.name == SPAWN:
             asked = Asked(message, self._host.loop)
-            request = self._plain(asked, "spawn", message)._replace(op=message.op)
+            request = self._plain(asked, "spawn", message, cell.spec)._replace(op=message.op)
             self._host.replicas.submit(cell.shard, request)
             turn = await asked.begun()
             if turn is not None:  # it has just ended
@@ -410,7 +462,7 @@ class Operations:
                 self._spawned_before(message, asked.answer)
                 return
             if asked.answer.status is not Status.EXISTS:
-                self._refuse(message, cell.shard, asked.answer)
+                refuse(self._host, message, cell.shard, asked.answer)
                 return
         type_name, _ = from_json(message.body)
         if message.name == ENSURE and type_name == cell.spec.name:
@@ -427,9 +479,10 @@ class Operations:
             if answer is None:
                 return
             if answer.value is None:
-                self._host.forget(cell)
-                self._host.put_again([message])
+                await self._look_again(message, cell, answer)
                 return
+            if cell.record is None:  # nobody leads, and this is its first request here
+                cell.take(answer.value)
         message.reply(to_json(listing.agent_row(self._host, cell)))
 
     async def _state(self, message: Message, cell: Cell) -> None:
@@ -449,8 +502,7 @@ class Operations:
         if answer is None:
             return
         if answer.value is None:
-            self._host.forget(cell)
-            self._host.put_again([message])
+            await self._look_again(message, cell, answer)
             return
         try:
             state = cell.spec.current_state(answer.value.state, answer.value.schema)
@@ -459,15 +511,23 @@ class Operations:
         else:
             message.reply(to_json([cell.spec.name, state.decode()]))
 
+    async def _look_again(self, message: Message, cell: Cell, answer: Answer) -> None:
+        """The agent has ended: the message looks for another one of its id."""
+        self._host.forget(cell)
+        if answer.is_partitioned:
+            await self.missing(message, cell.shard)
+        else:
+            self._host.put_again([message])
+
     async def _delete(self, cell: Cell, message: Message) -> None:
         """End an agent that holds its own turn: hooks, record, mailbox."""
         answer = await self.end_agent(cell, message)
-        if answer is None or answer.status is Status.OK:
+        if answer.status is Status.OK:
             message.reply(b"null")
         else:
-            self._refuse(message, cell.shard, answer)
+            refuse(self._host, message, cell.shard, answer)
 
-    async def end_agent(self, cell: Cell, message: Message) -> Answer | None:
+    async def end_agent(self, cell: Cell, message: Message) -> Answer:
         """Write the agent's tombstone, after its `on_stop`; what waits looks for it again."""
         host = self._host
         asked = Asked(message, host.loop)
@@ -488,29 +548,32 @@ class Operations:
             host.forget(cell)
         return answer
 
-    async def end_by_itself(self, shard: int, key: str, name: tuple[Any, int]) -> None:
-        """End an agent that asked for it in a turn, named by the turn's dot and a place."""
+    async def end_by_itself(self, shard: int, key: str, name: tuple[Any, int]) -> bool:
+        """End an agent that asked for it in a turn, named by the turn's dot and a place.
+
+        Returns:
+            False if its node may not serve now, and it is to be asked again.
+        """
         host = self._host
         cell = host.cells.get(key)
-        if cell is not None and cell.is_volatile:
-            await self._end_held(cell, name)
-            return
         if cell is None:
             record = host.replicas.peek(shard, key)
             spec = find_agent(record.type) if isinstance(record, Record) else None
             if spec is None:
-                return
+                return True
             cell = Cell(key, spec, shard)
             cell.record, cell.seq = record, record.version.number  # of what state does not matter
-        await self._end_held(cell, name)
+        return await self._end_held(cell, name)
 
-    async def _end_held(self, cell: Cell, name: tuple[Any, int]) -> None:
+    async def _end_held(self, cell: Cell, name: tuple[Any, int]) -> bool:
         """Write the tombstone of an agent whose turn this is, or which nobody holds."""
         host = self._host
         asked = Asked(None, host.loop)
         op = OpId(agent_caller(cell.id, name[0], "delete"), name[1] + 1)
         due_ms = int((host.loop.time() + host.config.call_timeout) * 1000)
-        request = Request(asked, "stop", cell.id, op, cell.spec.consistency, due_ms=due_ms)
+        strategy = host.turns.strategy_of(cell.spec)
+        level = cell.spec.consistency
+        request = Request(asked, "stop", cell.id, op, level, due_ms=due_ms, strategy=strategy)
         host.replicas.submit(cell.shard, request)
         turn = await asked.begun()
         if turn is not None:
@@ -520,5 +583,7 @@ class Operations:
             host.replicas.end(cell.shard, cell.id, turn.version, Commit(record, None))
             await asked.ended()
         assert asked.answer is not None
-        if asked.answer.status in (Status.OK, Status.NOT_FOUND):
+        status = asked.answer.status
+        if status in (Status.OK, Status.NOT_FOUND):
             host.forget(cell)
+        return status is not Status.PAUSED and status is not Status.NO_QUORUM

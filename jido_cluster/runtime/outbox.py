@@ -159,9 +159,11 @@ class Outboxes:
 
     async def _delete(self, shard: int, effect: Deliver) -> None:
         """The agent asked to end."""
-        await self._host.operations.end_by_itself(shard, effect.key, effect.signal.name)
-        self._has_ended(shard, effect)
-        self._host.replicas.delivered(shard, effect, is_done=True)
+        name = effect.signal.name
+        has_ended = await self._host.operations.end_by_itself(shard, effect.key, name)
+        if has_ended:
+            self._has_ended(shard, effect)
+        self._host.replicas.delivered(shard, effect, is_done=has_ended)
 
     def give_up(self, shard: int, effect: DeadLetter) -> None:
         """What could not be delivered for too long is counted and logged."""

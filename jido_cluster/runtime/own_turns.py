@@ -14,7 +14,8 @@ from jido_cluster.agent import find_agent
 from jido_cluster.errors import JidoError
 from jido_cluster.runtime.cell import Cell, Inlet, Message
 from jido_cluster.runtime.committing import Steps
-from jido_cluster.runtime.conflicts import folded, report_conflicts, resolve_of
+from jido_cluster.runtime.conflicts import ConflictLog, folded, resolve_of
+from jido_cluster.runtime.partitions import note_merged
 from jido_cluster.runtime.schedules import planned
 from jido_cluster.runtime.turn import encode_signal
 from jido_cluster.runtime.wire import EVENT, OP_ID
@@ -35,10 +36,15 @@ OWN_SECONDS: Final = 30.0  # what a timer's handler may take
 
 
 class OwnTurns:
-    """Runs what the shards of one host ask of themselves."""
+    """Runs what the shards of one host ask of themselves.
+
+    Attributes:
+        conflicts: Where states go that a merge did not take.
+    """
 
     def __init__(self, host: "ShardHost") -> None:
         self._host = host
+        self.conflicts = ConflictLog()
 
     async def run(self, shard: int, turn: RunTurn) -> None:
         """What nobody asked for: a timer fires, or actors that are over are forgotten."""
@@ -108,15 +114,22 @@ class OwnTurns:
         self._host.turns.count += 1
 
     async def merge(self, shard: int, merge: RunMerge) -> None:
-        """What was done apart is merged, by the type's own code where it has some."""
+        """What was done apart is merged, by the type's own code where it has some.
+
+        A leader commits what comes of it. A replica that acts only looks, and keeps everything.
+        """
+        host = self._host
         merged: Merged | None = None
         try:
             merged = await asyncio.to_thread(merge.run, resolve_of)
+            if host.replicas.leadership(shard) is not None:
+                await self.conflicts.keep(merge.key, merged)
+                counts = len(merged.dots), len(merged.conflicts)
+                note_merged(host.node_name, merge.key, *counts, merged.failure)
         except Exception:
+            merged = None
             logger.exception("the entries of agent %s could not be merged", merge.key)
-        else:
-            report_conflicts(merge.key, merged)
-        self._host.replicas.end_merge(shard, merge.key, merge.version, merged)
+        host.replicas.end_merge(shard, merge.key, merge.version, merged)
 
 
 def _own_message(

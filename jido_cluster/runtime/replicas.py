@@ -15,12 +15,13 @@ from typing import Any, Final, Protocol
 
 from jido_cluster.ports import Disk, Peers, WallClock
 from jido_cluster.runtime.peer_messages import Leads, Standing
-from jido_cluster.runtime.view import Lead
+from jido_cluster.runtime.view import Lead, StandIn
 from jido_placement.policies import Strategy
 from jido_placement.record import ROOT, Record
 from jido_state.chores import DeadLetter, Deliver, GaveUp
 from jido_state.entries import PersistEntries
 from jido_state.leadership import Leadership
+from jido_state.levels import first_voter
 from jido_state.messages import UNREAD, Led, Persist, Stopped
 from jido_state.node import Node
 from jido_state.node_messages import Frame, GroupEffect, HandOver, ToNode
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.1
 RANK_SECONDS: Final = 0.3
+# How long nobody has been heard to lead, an election's time not counted, until somebody stands in.
+# Elections that only just take place are awaited.
+STAND_IN_SECONDS: Final = 2.0
 REPORT_SECONDS: Final = 1.0  # between reports of what has not changed
 # Addresses of the core: a node's index, with the part of the process above it (`node_messages`).
 _INDEX_BITS: Final = 16
@@ -138,7 +142,6 @@ class Replicas:
         self._hurried = 0
         self._reported: Leads | None = None
         self._reported_at = 0.0
-        self._leaderless: dict[int, float] = {}  # since when nobody is known to lead
         self._kinds: dict[type, Callable[[int, Any], None]] = {
             RunTurn: self._run_turn,
             Answer: self._answer,
@@ -222,12 +225,38 @@ class Replicas:
         return Lead((recovery, config, round_, node), group.leader)
 
     def silence(self, shard: int) -> float:
-        """Seconds for which nobody is known to lead the shard, as far as was looked."""
-        now = self._loop.time()
-        if self.lead(shard) is not None:
-            self._leaderless.pop(shard, None)
+        """Seconds since the shard's leader was given up by its replica here; 0 while one leads."""
+        service = self.core.services.get(shard)
+        if service is None or shard not in self.core.groups:
             return 0.0
-        return now - self._leaderless.setdefault(shard, now)
+        return service.leaderless_ms / 1000
+
+    def server(self, shard: int) -> Lead | StandIn | None:
+        """Whom to ask about the shard: its leader, or who stands in; None while that is not clear.
+
+        Who stands in is the first voter within reach, in the order of preference.
+        """
+        lead = self.lead(shard)
+        if lead is not None or self.silence(shard) < STAND_IN_SECONDS:
+            return lead
+        core = self.core
+        first = first_voter(core.groups[shard].config, core.reachable | {core.node})
+        return None if first is None else StandIn(first)
+
+    def held(self, shard: int, key: str) -> AgentRecord | None:
+        """One record that is held here of an agent, by nobody's order: its type is what counts.
+
+        One that lives before a tombstone; what was done without a quorum before the register.
+        """
+        group, service = self.core.groups.get(shard), self.core.services.get(shard)
+        if group is None or service is None:
+            return None
+        row = group.acceptor.rows.get(key)
+        entries = service.entries.get(key).entries
+        records: list[AgentRecord] = [entry.record for entry in entries]
+        if row is not None and not any(entry.base == row.version for entry in entries):
+            records.append(row.content)
+        return next((one for one in records if not one.is_tomb), records[0] if records else None)
 
     def held_by(self, shard: int, durability: str) -> str:
         """What an answer rests on: a quorum of one is one disk."""

@@ -5,6 +5,9 @@ known, or has just refused, the calls wait here, and the shard's replicas are as
 other who leads, while the client also waits for a newer view. A host is not turned to again within
 50 ms of having refused, so that two hosts which name each other are no reason to hurry.
 
+When nobody leads for long, hosts name one that stands in: calls go there until a leader is heard
+of, and it says of each whether it is served. When nobody names anybody, held calls end refused.
+
 The order of one agent's calls. A key is *held* from when one of its calls was refused, or its shard
 has got another leader while a call is on its way. What is submitted for a held key waits behind.
 The key is let go, lowest number first, when no other host than the one to be sent to owes it an
@@ -18,9 +21,9 @@ between two frames would take the second one's call first.
 
 from typing import TYPE_CHECKING, Any, Final
 
-from jido_cluster.errors import JidoError, WireError
+from jido_cluster.errors import JidoError, NoQuorumError, WireError
 from jido_cluster.runtime.link import Call, Link
-from jido_cluster.runtime.view import Lead, View
+from jido_cluster.runtime.view import Lead, StandIn, View
 from jido_cluster.runtime.wire import ACK, LEADS, pack, unpack_lead
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ PAUSE: Final = 0.05  # seconds between two attempts at one host for one shard
 QUESTION_SECONDS: Final = 0.5  # how long a host is given to say who leads
 SILENCE: Final = 1.0  # seconds; an answer comes in a few milliseconds, or never
 LEADERLESS: Final = 2.0  # seconds of "nobody leads" that make it the reason why a call failed
+UNSERVED: Final = 10.0  # seconds of that, or of silence, after which calls need not wait for more
 
 
 class Held:
@@ -55,22 +59,24 @@ class Search:
     Attributes:
         tried: When each host refused, or was asked in vain.
         question: The one that is on its way.
-        leaderless: Since when hosts have said that they know of no leader.
+        leaderless: Since when no host has named anybody.
+        lost: The lead whose host could not be reached, until somebody names a leader.
     """
 
-    __slots__ = ("leaderless", "question", "tried")
+    __slots__ = ("leaderless", "lost", "question", "tried")
 
     def __init__(self) -> None:
         self.tried: dict[str, float] = {}
         self.question: Call | None = None
         self.leaderless: float | None = None
+        self.lost: Lead | None = None
 
 
 class Routes:
     """Part of one client, and as little thread-safe.
 
     Invariants: the unanswered calls of a key that is not held are all on the link of its shard;
-    `by_shard` has a link only to the host that leads by the client's view.
+    `by_shard` has a link only to the host that stands in, else leads by the client's view.
 
     Attributes:
         by_shard: Where calls go without a further thought; None: ask `route`.
@@ -84,6 +90,7 @@ class Routes:
         self._searches: dict[int, Search] = {}
         self._refusals: dict[int, tuple[str, bytes]] = {}  # by shard: who refused, and its reason
         self._news: dict[int, Lead] = {}
+        self._stand_ins: dict[int, str] = {}  # by shard the host that answers while nobody leads
         self._is_looking = False
 
     # -- sending
@@ -130,6 +137,10 @@ class Routes:
                 del self.held[key]
                 continue
             link = self._target(held.shard)
+            if link is None and self.is_leaderless(held.shard, UNSERVED):
+                del self.held[key]
+                self._give_up(held)
+                continue
             if link is None or not self._is_free(held, link, owing.get(key, ())):
                 continue
             if held.is_crowded and not self._acknowledge(key, held, lowest[key]):
@@ -140,6 +151,20 @@ class Routes:
                     link.push(call)
                 else:  # an agent and a run of one name
                     self.route(call)
+
+    def _give_up(self, held: Held) -> None:
+        """Nobody is there to take these calls; what may have run ends as unknown."""
+        for call in sorted(held.calls, key=lambda call: call.number):
+            self._client.fail(call, self.unserved(call))
+
+    @staticmethod
+    def unserved(call: Call) -> NoQuorumError:
+        """Why a call was not taken by anybody."""
+        message = (
+            f"{call.name!r} to {call.key!r} did not run: too few replicas of shard {call.shard} "
+            "are in reach to elect a leader, or to go on without; retry when their nodes are back"
+        )
+        return NoQuorumError(message, retry_after=1.0, shard=call.shard)
 
     def _survey(self) -> tuple[dict[str, list[Call]], dict[str, int]]:
         """By held key: calls that a host owes an answer to, and the lowest unanswered number."""
@@ -183,10 +208,12 @@ class Routes:
         link = self.by_shard[shard]
         if link is not None:
             return link
-        host = self._client.view.leaders[shard]
+        view = self._client.view
+        stand_in = self._stand_ins.get(shard)
+        host = stand_in or view.leaders[shard]
         if host and self._is_open(shard, host):
             search = self._searches.get(shard)
-            if search is not None:
+            if search is not None and (stand_in or view.leads[shard] != search.lost):
                 search.leaderless = None
             link = self.by_shard[shard] = self._client.link(host)
             return link
@@ -215,6 +242,8 @@ class Routes:
         hosts = self._client.view.candidates(shard)
         host = next((host for host in hosts if self._is_open(shard, host)), None)
         if host is None:
+            if all(self._client.is_gone(host) for host in hosts):
+                self._nobody_named(search)
             return
         body = pack(shard)
         try:
@@ -229,27 +258,46 @@ class Routes:
         search.question = None
         search.tried[host] = self._client.loop.time()
         if question.cancelled() or question.exception() is not None:
+            self._nobody_named(search)
             self.look_soon()
             return
-        lead = self._lead_of(shard, question.result())
-        if lead is not None:
-            self._news[shard] = lead
-            if self._client.view.host_of(lead.node, shard) == host:
+        server = self._server_of(shard, question.result())
+        if server is not None:
+            if isinstance(server, Lead):
+                self._news[shard] = server
+            if self._client.view.host_of(server.node, shard) == host:
                 del search.tried[host]
         self.look_soon()
 
-    def _lead_of(self, shard: int, body: Any) -> Lead | None:
-        """What a host says of a shard; remembers when it says that nobody leads."""
+    def _server_of(self, shard: int, body: Any) -> Lead | StandIn | None:
+        """Whom a host names for a shard; remembers since when nobody has been named."""
         try:
-            lead = unpack_lead(body)
+            server = unpack_lead(body)
         except WireError:
             return None
         search = self._search(shard)
-        if lead is not None:
-            search.leaderless = None
-        elif search.leaderless is None:
+        if server is None:
+            self._nobody_named(search)
+            return None
+        search.leaderless = None
+        host = self._client.view.host_of(server.node, shard)
+        if isinstance(server, Lead):
+            search.lost = None
+            self._end_stand_in(shard)
+        elif self._stand_ins.get(shard) != host:
+            self._end_stand_in(shard)
+            self.leave({shard})
+            self._stand_ins[shard] = host
+        return server
+
+    def _nobody_named(self, search: Search) -> None:
+        if search.leaderless is None:
             search.leaderless = self._client.loop.time()
-        return lead
+
+    def _end_stand_in(self, shard: int) -> None:
+        """Somebody leads: what is with who stood in is held, until that one has answered it."""
+        if self._stand_ins.pop(shard, None) is not None:
+            self.leave({shard})
 
     def refused(self, call: Call, body: bytes) -> None:
         """The host on the call's link does not lead its shard."""
@@ -273,9 +321,11 @@ class Routes:
                 wrong[shard] = known
             if link is not None and link.host == host:
                 left.add(shard)
-            lead = self._lead_of(shard, body)
-            if lead is not None and view.host_of(lead.node, shard) != host:
-                news[shard] = lead
+            server = self._server_of(shard, body)
+            if isinstance(server, Lead) and view.host_of(server.node, shard) != host:
+                news[shard] = server
+            elif server is None and self._stand_ins.get(shard) == host:
+                del self._stand_ins[shard]
         self.leave(left)
         self.take(view.without_leads(wrong).with_leads(news))
 
@@ -286,13 +336,17 @@ class Routes:
             return
         if len(self.by_shard) < view.shards:
             self.by_shard += [None] * (view.shards - len(self.by_shard))
+        for shard, host in list(self._stand_ins.items()):
+            lead = view.leads[shard]
+            if host not in view.addresses or (lead is not None and lead != before.leads[shard]):
+                self._end_stand_in(shard)
         if before.leaders != view.leaders:
-            leaders = view.leaders
+            leaders, stand_ins = view.leaders, self._stand_ins
             self.leave(
                 {
                     shard
                     for shard, link in enumerate(self.by_shard)
-                    if link is not None and link.host != leaders[shard]
+                    if link is not None and link.host != stand_ins.get(shard, leaders[shard])
                 }
             )
             self.look_soon()
@@ -319,13 +373,20 @@ class Routes:
         shards = {shard for shard, known in enumerate(self.by_shard) if known is link}
         now = self._client.loop.time()
         for shard in shards:
-            self._search(shard).tried[link.host] = now
+            search = self._search(shard)
+            search.tried[link.host] = now
+            if self._stand_ins.get(shard) == link.host:
+                del self._stand_ins[shard]
+            else:
+                search.lost = self._client.view.leads[shard]
+            if search.leaderless is not None and search.leaderless < link.heard:
+                search.leaderless = None
         self.leave(shards)
         self.look_soon()
 
-    def is_leaderless(self, shard: int) -> bool:
-        """Whether hosts have said for long that nobody leads the shard, and nothing else since."""
+    def is_leaderless(self, shard: int, seconds: float = LEADERLESS) -> bool:
+        """Whether nobody has been named for so long as the shard's leader, or to stand in."""
         search = self._searches.get(shard)
         if search is None or search.leaderless is None:
             return False
-        return self._client.loop.time() - search.leaderless >= LEADERLESS
+        return self._client.loop.time() - search.leaderless >= seconds

@@ -24,6 +24,7 @@ from jido_cluster.errors import (
     ExecutionError,
     JidoError,
     NoCapableNodeError,
+    NoQuorumError,
     OutcomeUnknownError,
     RunCancelledError,
     UnavailableError,
@@ -32,6 +33,7 @@ from jido_cluster.exec.action import registered_actions
 from jido_cluster.exec.needs import Needs, needs_from_data
 from jido_cluster.exec.outcome import Outcome, dump_outcome, load_outcome
 from jido_cluster.ports import PeerTroubleError, Scheduler
+from jido_cluster.runtime.asked import NO_QUORUM_SECONDS
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.turn import Effect
 from jido_cluster.runtime.view import Member, View, shard_of_run
@@ -168,7 +170,13 @@ class Runs:
         number = shard_of_run(message.key, self._host.view.shards)
         if self._host.replicas.leadership(number) is not None:
             return False
-        message.redirect(self._host.replicas.lead(number))
+        if self._host.replicas.silence(number) >= NO_QUORUM_SECONDS:
+            text = (
+                f"{message.name!r} to run {message.key!r}: nobody leads its shard {number}; retry"
+            )
+            message.fail(NoQuorumError(text, retry_after=1.0, run_id=message.key))
+        else:
+            message.redirect(self._host.replicas.server(number))
         return True
 
     def _status(self, run: Run) -> bytes:
@@ -377,7 +385,7 @@ class Runs:
 
     def drop_shard(self, number: int) -> None:
         """The shard is led elsewhere: its runs end here; who waits for one asks there."""
-        lead = self._host.replicas.lead(number)
+        lead = self._host.replicas.server(number)
         for run in [run for run in self._runs.values() if run.shard == number]:
             del self._runs[run.id]
             if run.task is not None:

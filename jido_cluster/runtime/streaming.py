@@ -15,6 +15,7 @@ from jido_cluster.runtime.asked import Asked
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.dedicated import ask_worker
 from jido_cluster.runtime.flow import CLOSE, TAKEN, Outflow
+from jido_cluster.runtime.partitions import note_acted
 from jido_cluster.runtime.turn import Effect, commit_state, run_stream
 from jido_cluster.runtime.wire import LAST, unpack
 from jido_state.requests import Commit, Status
@@ -114,7 +115,7 @@ class Streaming:
             assert asked.answer is not None
             host.turns.ended_badly(cell, message, asked.answer)
             return
-        host.turns.take(cell, turn.record)
+        host.turns.take(cell, turn.record, is_acting=turn.is_partitioned)
         try:
             done = await self._finish(cell, message, outflow, turn.version)
         except asyncio.CancelledError:
@@ -135,6 +136,8 @@ class Streaming:
         answer = await asked.ended()
         if answer.status is Status.OK:
             host.turns.settled(cell, state, answer.version)
+            if answer.is_partitioned:
+                note_acted(host, cell.id, answer, "turn")
             host.outboxes.when_ended(cell, turn.version, effects, lambda: message.reply(b"null"))
         else:
             host.lifecycle.drop_object(cell)
@@ -186,7 +189,8 @@ class Streaming:
 
     async def _read(self, cell: Cell, message: Message, outflow: Outflow) -> None:
         host = self._host
-        state, schema, version = cell.state, cell.spec.version, cell.version
+        state, schema = cell.state, cell.spec.version
+        version: Sequence[int] = cell.version
         if not cell.is_volatile:
             answer = await host.turns.ask(cell, message, "read", None)
             if answer is None:
@@ -195,7 +199,8 @@ class Streaming:
                 host.forget(cell)
                 await host.operations.missing(message, cell.shard)
                 return
-            record, version = answer.value, answer.version
+            record = answer.value
+            version = () if answer.is_partitioned else answer.version
             state, schema = record.state, record.schema
         context = host.turns.context(cell, message, message.op_id, version, read_only=True)
         try:

@@ -36,6 +36,7 @@ from jido_cluster.runtime.wire import AGE, CALLER, CHAIN, EVENT_BYTES, SESSION, 
 from jido_cluster.signals.handler import Declaration, declaration_of, is_stream
 from jido_cluster.signals.signal import Signal, from_wire
 from jido_state.operations import OpId
+from jido_state.versions import NO_VERSION
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,7 +75,7 @@ class TurnContext(Context):
         agent: The object the turn runs on.
         cell: The agent on its host, when the turn runs there.
         seen: What the session has seen in which the turn was called; its own calls add to it.
-        version: What the turn commits as; the fence of its calls.
+        version: What the turn commits as; the fence of its calls. Without a quorum it is none.
     """
 
     __slots__ = (
@@ -207,9 +208,14 @@ class TurnContext(Context):
         self._signal = signal
 
     @property
+    def is_fenced(self) -> bool:
+        """Whether it has a fence: not without a quorum."""
+        return len(self.version) == len(NO_VERSION)
+
+    @property
     def fence(self) -> Fence:
-        """Fencing token of this turn."""
-        return Fence(*fence_of(self.version))
+        """Fencing token of this turn; None without a quorum (only under "continue_all")."""
+        return Fence(*fence_of(self.version)) if self.is_fenced else None  # type: ignore[return-value]
 
     @property
     def now(self) -> datetime:

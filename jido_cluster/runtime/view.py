@@ -162,6 +162,16 @@ class Lead(NamedTuple):
     node: int
 
 
+class StandIn(NamedTuple):
+    """Who answers for a shard while nobody leads it: as much as its strategy and type allow.
+
+    Attributes:
+        node: Its index.
+    """
+
+    node: int
+
+
 class View:
     """Members, replicas and leads as far as one process has heard of them. A value.
 

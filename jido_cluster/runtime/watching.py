@@ -12,6 +12,7 @@ suspicions, and here it is taken out of the spans after which nodes are replaced
 import logging
 from typing import Final, NamedTuple
 
+from jido_cluster.runtime.partitions import note_admission, note_healing
 from jido_placement import healing as heal
 from jido_placement.detector import Detector
 from jido_placement.healing import Healing, Noted, Stage
@@ -165,7 +166,7 @@ class Watching:
                 reaches_root_quorum=voters.is_quorum(answering),
             )
             if admission.observe(holds, now_ms):
-                logger.info("%s: users are%s served", strategy.value, "" if holds else " not")
+                note_admission(str(self._node), strategy, is_admitted=holds)
         self.admitted = tuple(
             sorted(
                 one.value for one, admission in self._admissions.items() if admission.is_admitted
@@ -197,13 +198,7 @@ class Watching:
         steps = []
         for effect in effects:
             if isinstance(effect, Noted):
-                logger.info(
-                    "split %d: %s, after %.1f s",
-                    effect.episode,
-                    effect.after.value,
-                    effect.lasted_ms / 1000,
-                    extra={"episode": effect.episode, "stage": effect.after.name.lower()},
-                )
+                note_healing(str(self._node), effect)
             else:
                 steps.append(effect)
         return steps

@@ -25,7 +25,7 @@ from pydantic_core import from_json, to_json
 
 from jido_cluster.config import MAX_DATA
 from jido_cluster.errors import InvalidInputError, JidoError, WireError
-from jido_cluster.runtime.view import Lead
+from jido_cluster.runtime.view import Lead, StandIn
 
 VERSION: Final = 2
 # The largest single message: a signal that is called carries its data as such and as parameters, a
@@ -56,7 +56,8 @@ DOUBT: Final = 5
 CROWDED: Final = 6
 
 # The operation by which a client asks a host who leads a shard; the body is the shard's number in
-# msgpack, the result is of `pack_lead`, at once. A host names itself only while it leads.
+# msgpack, the result is of `pack_lead`, at once. A host names itself only while it leads, or stands
+# in because nobody does.
 LEADS: Final = "leads"
 
 # Keys of `extra`, one letter each; absent ones are not sent.
@@ -131,12 +132,14 @@ def unpack_answer(data: bytes) -> tuple[int, int, list[list[Any]]]:
     raise WireError(message)
 
 
-def pack_lead(lead: Lead | None) -> bytes:
+def pack_lead(lead: Lead | StandIn | None) -> bytes:
     """The body of a REDIRECT or DOUBT."""
-    return b"" if lead is None else pack((*lead.ballot, lead.node))
+    if lead is None:
+        return b""
+    return pack((lead.node,) if type(lead) is StandIn else (*lead.ballot, lead.node))  # type: ignore[union-attr]
 
 
-def unpack_lead(body: bytes) -> Lead | None:
+def unpack_lead(body: bytes) -> Lead | StandIn | None:
     """The lead of `pack_lead`.
 
     Raises:
@@ -147,6 +150,8 @@ def unpack_lead(body: bytes) -> Lead | None:
     match unpack(body):
         case [int(recovery), int(config), int(round_), int(node), int(leader)]:
             return Lead((recovery, config, round_, node), leader)
+        case [int(node)]:
+            return StandIn(node)
     message = "a reply says who leads, but not as a ballot and a node"
     raise WireError(message)
 

@@ -179,6 +179,11 @@ class Group:
         return self._seat.node
 
     @property
+    def now_ms(self) -> int:
+        """The time of its last step, or of a tick at which nothing was due."""
+        return self._seat.now_ms
+
+    @property
     def config(self) -> GroupConfig:
         """The newest committed config this replica knows."""
         return self._seat.config
@@ -215,7 +220,6 @@ class Group:
         Args:
             sender: Its node and the assignment in its own header, which travels with the message.
             message: What it says.
-            now_ms: The node's own monotonic time.
         """
         due_ms = self._seat.due_ms
         self._begin(now_ms)
@@ -280,10 +284,8 @@ class Group:
     def tick(self, now_ms: int, above: Callable[[], int | None] | None = None) -> list[Effect]:
         """Lets time pass: heartbeats, campaigns, repetitions.
 
-        Args:
-            now_ms: The node's own monotonic time.
-            above: Lets it pass in the layer above, in the same step; returns when to do so again at
-                the latest, None for no such time.
+        `above` lets it pass in the layer above, in the same step; it returns when to do so again at
+        the latest, None for no such time.
         """
         self._begin(now_ms)
         if self.header.status == "learner":

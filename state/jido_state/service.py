@@ -108,6 +108,8 @@ class Service:
         self._told: deque[Answer] = deque()
         self._since_ms: int | None = None
         self._due_ms: int | None = None
+        self._is_led = False
+        self._led_ms = 0  # when a leader was in contact last
         self._offered_ms = 0
         self.now_ms = 0
         self.reachable: frozenset[int] = frozenset()
@@ -153,11 +155,15 @@ class Service:
     def at(self, now_ms: int, wall_ms: int) -> None:
         """Sets the time of the calls that follow, by the node's monotonic and wall clocks."""
         if self._since_ms is None:
-            self._since_ms = now_ms
+            self._since_ms = self._led_ms = now_ms
         self.now_ms = now_ms
         self.turns.now_ms = self.acting.now_ms = self.healing.now_ms = now_ms
         self.chores.now_ms = self.entries.now_ms = now_ms
         self.turns.wall_ms = self.acting.wall_ms = self.chores.wall_ms = wall_ms
+        is_led = self._leader() is not None
+        if is_led or self._is_led:
+            self._led_ms = now_ms
+        self._is_led = is_led
 
     # Steps
 
@@ -206,6 +212,15 @@ class Service:
         if group.leader is not None or self._since_ms is None:
             return False
         return self.now_ms - self._since_ms >= self._settings.election_ms
+
+    @property
+    def leaderless_ms(self) -> int:
+        """How long ago the last leader was given up, to a step; 0 while one is in contact.
+
+        A replica that campaigns in vain begins its own silence anew each time; this goes on.
+        """
+        group = self._group()
+        return 0 if group.leader is not None else max(group.now_ms - self._led_ms, 0)
 
     def _submit(self, request: Request) -> None:
         is_admitted = request.strategy in self.admitted
