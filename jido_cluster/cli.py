@@ -99,6 +99,14 @@ def start(
             "only when the runtime is not running yet.",
         ),
     ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where each node keeps its state, on a local disk; else it ends with its Ray "
+            "node. Counts only when the runtime is not running yet.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start the runtime on every Ray node.
@@ -107,7 +115,7 @@ def start(
     """
     with _reporting(as_json):
         where = _address_of_ray(address)
-        config = _config(modules or [], hosts_per_node)
+        config = _config(modules or [], hosts_per_node, data_dir)
         _import_all(modules or [])
         with _connected(address, cluster, start=True, config=config) as connected:
             found = connected.nodes()
@@ -121,7 +129,7 @@ def stop(
 ) -> None:
     """End the runtime for everyone.
 
-    Agents in memory end with it; the Ray cluster goes on.
+    States stay in the data directories, and the Ray cluster goes on.
     """
     with _reporting(as_json):
         where = _address_of_ray(address)
@@ -449,16 +457,22 @@ def _address_of_ray(address: str | None) -> str:
     return where
 
 
-def _config(modules: Sequence[str], hosts_per_node: int | None) -> ClusterConfig | None:
+def _config(
+    modules: Sequence[str], hosts_per_node: int | None, data_dir: Path | None
+) -> ClusterConfig | None:
     """Settings for a new runtime; None, which adopts those of a running one, if none are given.
 
     Raises:
         UsageError: One is no valid setting.
     """
-    if not modules and hosts_per_node is None:
+    if not modules and hosts_per_node is None and data_dir is None:
         return None
     try:
-        return ClusterConfig(modules=tuple(modules), hosts_per_node=hosts_per_node)
+        return ClusterConfig(
+            modules=tuple(modules),
+            hosts_per_node=hosts_per_node,
+            data_dir=None if data_dir is None else data_dir.absolute(),  # nodes work elsewhere
+        )
     except ValidationError as error:
         found = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise UsageError("; ".join(found)) from error

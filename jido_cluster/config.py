@@ -86,9 +86,11 @@ class ClusterConfig(BaseModel):
         mine = self.agreed()
         for name in AGREED:
             if mine[name] != running[name]:
+                remedy = "stop the cluster and start it with the new value"
+                if name != "modules":
+                    remedy += ", on empty data directories"
                 message = (
                     f"ClusterConfig.{name} is {mine[name]!r} here and {running[name]!r} in the "
-                    "running cluster; connect with config=None to adopt it, or stop the cluster "
-                    "and start it with the new value"
+                    f"running cluster; connect with config=None to adopt it, or {remedy}"
                 )
                 raise ConfigError(message, field=name, here=mine[name], running=running[name])

@@ -546,6 +546,14 @@ def test_start_passes_settings_on(
     assert connect.asked["config"] == wanted
 
 
+def test_start_names_the_folder_of_the_state(connect: Connect) -> None:
+    """Also when it is the only setting; a relative one is of the working directory."""
+    assert run("start", "--data-dir", "states").exit_code == 0
+    assert connect.asked["config"] == ClusterConfig(data_dir=Path.cwd() / "states")
+    assert run("start").exit_code == 0
+    assert connect.asked["config"] is None
+
+
 def test_start_refuses_what_does_not_import(
     connect: Connect, write_module: Callable[[str, str], None]
 ) -> None:

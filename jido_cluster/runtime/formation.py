@@ -6,8 +6,6 @@ stands for all; nothing else of the cluster depends on it.
 """
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -153,6 +151,9 @@ def _conflict(me: rules.Candidate, others: Sequence[Seen]) -> ClusterUnavailable
 
 
 def fingerprint(config: ClusterConfig) -> str:
-    """Names what all nodes have to agree on: equal for equal agreed fields."""
-    text = json.dumps(config.agreed(), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    """What all nodes of a cluster agree on for good, as people read it.
+
+    Not the modules: a runtime that is started again on its directories may have others.
+    """
+    agreed = config.agreed()
+    return " ".join(f"{name}={agreed[name]}" for name in sorted(agreed) if name != "modules")

@@ -273,5 +273,7 @@ def _wrong_status(member: MemberRecord, wanted: Status) -> Refused:
 
 def _other_agreement(draft: Draft, agreed: str) -> Refused:
     return Refused(
-        Reason.WRONG_AGREEMENT, f"the node has {agreed!r}, the cluster agreed on {draft.agreed!r}"
+        Reason.WRONG_AGREEMENT,
+        f"the node has {agreed!r}, the cluster was founded with {draft.agreed!r}: start it with "
+        "these settings, or with an empty data directory",
     )

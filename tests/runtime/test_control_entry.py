@@ -147,6 +147,8 @@ def test_the_record_that_was_kept_is_found_by_the_next_process(
 def test_the_fingerprint_names_the_agreed_fields_and_nothing_else() -> None:
     config = ClusterConfig()
     assert fingerprint(config) == fingerprint(ClusterConfig(call_timeout=1.0))
+    assert fingerprint(config) == fingerprint(ClusterConfig(modules=("shop.agents",)))
+    assert fingerprint(config) == "partition_strategy=pause_minority replicas=3 shards=256"
     assert fingerprint(config) != fingerprint(ClusterConfig(shards=16))
     assert fingerprint(config) != fingerprint(ClusterConfig(partition_strategy="continue_all"))
 
