@@ -72,6 +72,7 @@ class AgentSpec:
         "has_on_start",
         "has_on_stop",
         "idle_timeout",
+        "in_memory",
         "isolation",
         "max_mailbox",
         "name",
@@ -88,6 +89,7 @@ class AgentSpec:
         self.version = keywords.version
         self.consistency = keywords.consistency
         self.durability = keywords.durability
+        self.in_memory = keywords.durability == "memory"
         self.virtual = keywords.virtual
         self.isolation = keywords.isolation
         self.ray_options = keywords.ray_options
@@ -223,7 +225,8 @@ class Agent(BaseModel):
             data stored under "module.Qualname".
         version: Of the state's shape, >= 1.
         consistency: Promise of reads: "eventual", "session" or "strong".
-        durability: Where acknowledged state is kept: "disk", "memory" or "none".
+        durability: Where acknowledged state is kept: on the "disk" or in the "memory" of a majority
+            (the latter not with consistency="strong"), or "none": in one process only.
         virtual: The first signal creates the agent from its field defaults.
         isolation: "shared" runs many agents in a process; "dedicated" gives it one of its own.
         ray_options: Options of the dedicated process's Ray actor; implies "dedicated".
@@ -392,12 +395,14 @@ class _Keywords(pydantic.BaseModel):
 
     def check(self, cls: type) -> None:
         """Raise ConfigError for the first value out of range."""
+        is_kept = self.consistency != "strong" or self.durability != "memory"
         rules = (
             (self.name is None or _is_name(self.name), "name", "1 to 200 visible characters"),
             (self.version >= 1, "version", "an integer >= 1"),
             (self.idle_timeout is None or self.idle_timeout > 0, "idle_timeout", "seconds > 0"),
             (self.max_mailbox >= 1, "max_mailbox", "an integer >= 1"),
             (self.needs is None or self.isolation == "dedicated", "needs", _NEEDS_RULE),
+            (is_kept, "durability", '"disk" for consistency="strong"'),
         )
         for holds, keyword, rule in rules:
             if not holds:

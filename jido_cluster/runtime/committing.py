@@ -295,7 +295,7 @@ class Turns:
         record = self.record_of(cell, turn, state, effects)
         if message.extra is not None and RUN in message.extra:
             record = replace(record, outbox=without_run(record.outbox, message.extra[RUN]))
-        return Commit(record, (message.fingerprint, result))
+        return Commit(record, (message.fingerprint, result), cell.spec.in_memory)
 
     def record_of(
         self, cell: Cell, turn: RunTurn, state: bytes, effects: Sequence[Effect]
@@ -414,8 +414,8 @@ class Turns:
             self.reply(message, result, answer.version, held_by, answer)
             return
         text = (
-            f"op_id {message.op_id!r} was used for agent {cell.id!r} with other parameters; use a "
-            "new one for another operation"
+            f"op_id {message.op_id!r} was used for agent {message.key!r} with other parameters; "
+            "use a new one for another operation"
         )
         message.fail(InvalidInputError(text, op_id=message.op_id))
 

@@ -92,7 +92,9 @@ class Lifecycle:
             host.replicas.end(cell.shard, cell.id, turn.version, None)
             return
         record = host.turns.record_of(cell, turn, cell.state, effects)
-        host.replicas.end(cell.shard, cell.id, turn.version, Commit(record, None))
+        host.replicas.end(
+            cell.shard, cell.id, turn.version, Commit(record, None, cell.spec.in_memory)
+        )
         answer = await asked.ended()
         if answer.status is Status.OK:
             host.turns.settled(cell, cell.state, answer.version)

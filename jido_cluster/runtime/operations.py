@@ -375,7 +375,7 @@ class Operations:
                 host.forget(cell)
                 message.fail(error)
                 return False
-            commit = Commit(record, (message.fingerprint, b"true"))
+            commit = Commit(record, (message.fingerprint, b"true"), cell.spec.in_memory)
             host.replicas.end(cell.shard, cell.id, turn.version, commit)
             answer = await asked.ended()
             if answer.status is Status.OK:
@@ -538,7 +538,7 @@ class Operations:
             assert turn.record is not None
             effects = await host.lifecycle.last_turn(cell, turn.version)
             record = host.turns.record_of(cell, turn, turn.record.state, effects)
-            commit = Commit(record, (message.fingerprint, b"null"))
+            commit = Commit(record, (message.fingerprint, b"null"), cell.spec.in_memory)
             host.replicas.end(cell.shard, cell.id, turn.version, commit)
             answer = await asked.ended()
         else:
@@ -580,7 +580,8 @@ class Operations:
             assert turn.record is not None
             effects = await host.lifecycle.last_turn(cell, turn.version)
             record = host.turns.record_of(cell, turn, turn.record.state, effects)
-            host.replicas.end(cell.shard, cell.id, turn.version, Commit(record, None))
+            commit = Commit(record, None, cell.spec.in_memory)
+            host.replicas.end(cell.shard, cell.id, turn.version, commit)
             await asked.ended()
         assert asked.answer is not None
         status = asked.answer.status

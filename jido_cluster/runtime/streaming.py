@@ -132,7 +132,9 @@ class Streaming:
             host.replicas.end(cell.shard, cell.id, turn.version, None)
             message.fail(host.signed(cell, message, error))
             return
-        host.replicas.end(cell.shard, cell.id, turn.version, Commit(record, None))
+        host.replicas.end(
+            cell.shard, cell.id, turn.version, Commit(record, None, cell.spec.in_memory)
+        )
         answer = await asked.ended()
         if answer.status is Status.OK:
             host.turns.settled(cell, state, answer.version)

@@ -3,7 +3,10 @@
 Theory. A register changes by ACCEPT from a ballot's leader, and is forgotten by REAP from it; by
 nothing else. A replica that promised a ballot accepts nothing lower, so that whoever gathers the
 promises of a quorum knows every content that could have been acknowledged before. Whatever an
-answer rests on is durable before the answer leaves.
+answer rests on is durable before the answer leaves, except for rows that are to be acked from
+memory: their ack says that the row is here, and that it is lost with this process until it is
+written. The promise it is given under is durable in any case, and so is everything that a
+candidate, or a leader who looks at what is held, is told.
 *Source*: Lamport, Paxos made simple, section 2.2; riak_ensemble's peers.
 *Departure*: one promise covers all registers of a shard.
 """
@@ -63,6 +66,7 @@ class Acceptor:
         "_config_of",
         "_journal",
         "_list_rows",
+        "_unwritten_ms",
         "appends",
         "header",
         "is_whole",
@@ -85,6 +89,7 @@ class Acceptor:
         list_rows: int,
         appended: int,
         life: int,
+        unwritten_ms: int = 0,
     ) -> None:
         self.appends = Appends(appended, life)
         self.node = node
@@ -99,6 +104,7 @@ class Acceptor:
             self.tree.put(key, row.version, row.flags)
         self._journal = journal
         self._list_rows = list_rows
+        self._unwritten_ms = unwritten_ms  # a disk that is later than this has its acks waited for
 
     @property
     def promised(self) -> Ballot:
@@ -240,14 +246,19 @@ class Acceptor:
         self._journal.send_when_durable(sender.node, answer)
 
     def accept(self, sender: Replica, message: Accept) -> None:
-        """Stores what is newer than what it has, and acks all of it once durable."""
+        """Stores what is newer than what it has, and acks all of it once durable, or at once.
+
+        At once what is sent as `in_memory`, if the disk keeps up and the promise is durable.
+        """
         ballot = message.ballot
         if self.refuses(sender, ballot):
             return
         self.promise(ballot)
         numbers, missing = self.store(message.rows)
         config = self.header.config.number
-        if numbers:
+        if numbers and message.in_memory and self._journal.has_promise(self._unwritten_ms):
+            self._ack(sender.node, config, ballot, tuple(numbers))
+        elif numbers:
             self._journal.when_durable(self._ack, sender.node, config, ballot, tuple(numbers))
         if missing:
             self._journal.send(sender.node, Missing(config, ballot, tuple(missing)))

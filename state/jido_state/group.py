@@ -123,6 +123,7 @@ class Group:
             config_of=config_of,
             appended=appended,
             life=life,
+            unwritten_ms=settings.election_ms,
         )
         self._seat = Seat(
             node,

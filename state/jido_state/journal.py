@@ -23,11 +23,22 @@ class Journal:
         effects: Of the step so far, in order.
     """
 
-    __slots__ = ("_clears", "_header", "_last", "_later", "_now_ms", "_rows", "_waiting", "effects")
+    __slots__ = (
+        "_clears",
+        "_header",
+        "_header_ticket",
+        "_last",
+        "_later",
+        "_now_ms",
+        "_rows",
+        "_waiting",
+        "effects",
+    )
 
     def __init__(self) -> None:
         self.effects: list[Effect] = []
         self._header: Header | None = None
+        self._header_ticket = 0  # of the last write that had a header
         self._rows: dict[str, Row | None] = {}
         self._clears = False
         self._later: list[_Later] = []
@@ -45,6 +56,13 @@ class Journal:
         for asked_ms, _ in self._waiting.values():
             return asked_ms
         return None
+
+    def has_promise(self, within_ms: int) -> bool:
+        """Whether the header is durable, and every write that is not was asked for so lately."""
+        if self._header is not None or self._header_ticket in self._waiting:
+            return False
+        oldest_ms = self.oldest_ms
+        return oldest_ms is None or self._now_ms - oldest_ms < within_ms
 
     def add(self, effect: Effect) -> None:
         """Asks for something that need not wait."""
@@ -81,6 +99,8 @@ class Journal:
             self._last += 1
             self.add(Persist(self._last, self._header, self._rows, self._clears))
             self._waiting[self._last] = (self._now_ms, self._later)
+            if self._header is not None:
+                self._header_ticket = self._last
             self._header, self._rows, self._clears, self._later = None, {}, False, []
         elif self._later:
             later, self._later = self._later, []

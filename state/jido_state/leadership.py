@@ -5,6 +5,12 @@ of a key un-acked, and begins the next only from the committed one. A write is c
 quorum has it durably; the leader's own copy counts like any other. Whether a quorum still follows
 it, which strong reads rest on, is seen in `rounds`.
 *Source*: CASPaxos (arXiv 1802.07000); riak_ensemble.
+*Departure*: a turn may be content with a quorum that has it in memory. It survives any one crash,
+since whoever is elected next hears of it from the others; not two before it is written, nor one
+and the return of that replica. What a leader writes again is durable in any case, and so is
+everything while replicas change: what was safe is not put at risk again by a move. So is what a
+single replica holds: its memory would survive nothing.
+*Source*: finding 44 of the replication protocol.
 """
 
 from collections import deque
@@ -40,8 +46,8 @@ class Leadership:
     """One ballot's leader, from the end of recovery until it stops. Kept in memory only.
 
     Invariants: per key at most one row is on its way and not committed, and the numbers rise (I5).
-    Nothing is answered from a key that is not clean under the ballot (I4). Only durable acks of
-    voters count (I6, I7).
+    Nothing is answered from a key that is not clean under the ballot (I4). Only acks of voters
+    count, and but for turns that are kept in memory only durable ones (I6, I7).
 
     Attributes:
         ballot: What it leads under.
@@ -70,6 +76,7 @@ class Leadership:
         self._fresh: list[tuple[str, Pending]] = []  # of this step, to go out together
         self._reading: dict[str, tuple[int, int]] = {}  # content asked for: first, last
         self._turns: set[str] = set()  # keys on which a turn runs
+        self._in_memory: set[str] = set()  # keys whose last commit rested on memory
         self._lagging: set[str] = set()  # clean keys that some replica has not got
         self._wanted: set[str] = set()  # keys the layer above waits for
         self._rounds = Rounds(seat, found.ballot, listener.confirmed)
@@ -150,8 +157,18 @@ class Leadership:
         self._number += 1
         return self.ballot.version(self._number)
 
-    def write(self, key: str, row: Row) -> None:
+    def rests_on_memory(self, key: str) -> bool:
+        """Whether what is committed of the key may not be durable on a quorum yet."""
+        return key in self._in_memory
+
+    def write(self, key: str, row: Row, *, in_memory: bool = False) -> None:
         """Sends the row of a turn to all replicas; `Listener.committed` tells the end.
+
+        Args:
+            key: Of which.
+            row: Of the version that `begin` gave.
+            in_memory: Whether it is enough that a quorum has it in memory; never for an agent of
+                level "strong". Where that would not survive a crash it is made durable first.
 
         Raises:
             RuntimeError: The key is not ready, or the version is not of this ballot: it would
@@ -160,10 +177,17 @@ class Leadership:
         if not self.is_ready(key) or row.version[:4] != self.ballot:
             raise RuntimeError(f"{key!r} cannot be written as {row.version} now")
         self._turns.discard(key)
-        self._propose(key, row, None)
+        self._propose(key, row, None, in_memory=in_memory and self._has_second())
 
-    def _propose(self, key: str, row: Row, old: Version | None) -> None:
-        pending = Pending(key, row, old, self._seat.now_ms)
+    def _has_second(self) -> bool:
+        """Whether every quorum has two replicas, and none is about to be dropped."""
+        config = self._seat.config
+        is_changing = config.is_joint or self.config.is_joint
+        is_one = len(config.voters) == 1 or len(self.config.voters) == 1
+        return not is_changing and not is_one and self._seat.config_of is None
+
+    def _propose(self, key: str, row: Row, old: Version | None, *, in_memory: bool = False) -> None:
+        pending = Pending(key, row, old, self._seat.now_ms, in_memory=in_memory)
         if self._seat.config_of is not None:
             pending.config = self._seat.config_of(row.content)
         self._pending[key] = pending
@@ -182,6 +206,8 @@ class Leadership:
             # Not `Acceptor.accept`: its answer would be a message to itself.
             numbers, _ = seat.acceptor.store((key, pending.row) for key, pending in fresh)
             seat.journal.when_durable(self._own_ack, self.ballot, tuple(numbers))
+            if held := [each.row.version.number for _, each in fresh if each.in_memory]:
+                self.accepted(seat.me, held)  # alone no quorum: nothing is committed here
 
     def _others(self) -> list[int]:
         """The nodes of all voters whose acks count now, or will."""
@@ -191,8 +217,13 @@ class Leadership:
         return list(nodes)
 
     def _send_rows(self, node: int, sent: Iterable[Pending]) -> None:
-        rows = tuple((pending.key, self._row_for(node, pending)) for pending in sent)
-        self._seat.send(node, Accept(self._seat.config.number, self.ballot, rows))
+        by_kind: dict[bool, list[tuple[str, Row]]] = {}
+        for pending in sent:
+            rows = by_kind.setdefault(pending.in_memory, [])
+            rows.append((pending.key, self._row_for(node, pending)))
+        number = self._seat.config.number
+        for in_memory, rows in by_kind.items():
+            self._seat.send(node, Accept(number, self.ballot, tuple(rows), in_memory))
 
     def _row_for(self, node: int, pending: Pending) -> Row:
         """The row; with a reference where a voter to be has copied the same content before."""
@@ -216,7 +247,7 @@ class Leadership:
         return version[:4] != self.ballot or version.number <= self._durable
 
     def accepted(self, replica: Replica, numbers: Iterable[int]) -> None:
-        """Counts a replica's durable acks."""
+        """Counts a replica's acks."""
         self._contact[replica] = self._seat.now_ms
         everyone = len(self._seat.config.members)
         for number in numbers:
@@ -254,6 +285,10 @@ class Leadership:
         self.view[key] = pending.row
         self._unclean.discard(key)
         self._holders.pop(key, None)
+        if pending.in_memory:
+            self._in_memory.add(key)
+        else:
+            self._in_memory.discard(key)
         if pending.old is None:
             self._listener.committed(key, pending.row)
         elif key in self._wanted:
@@ -375,6 +410,7 @@ class Leadership:
     def forget(self, key: str) -> None:
         """The key's tombstone is being reaped: it is absent, and clean."""
         del self.view[key]
+        self._in_memory.discard(key)
 
     # Reads
 

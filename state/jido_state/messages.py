@@ -199,15 +199,19 @@ class ReadAnswer(NamedTuple):
 
 
 class Accept(NamedTuple):
-    """Store these rows; their versions are of the ballot."""
+    """Store these rows; their versions are of the ballot.
+
+    With `in_memory` they are acked when they are in memory, and written all the same.
+    """
 
     config: int
     ballot: Ballot
     rows: tuple[tuple[str, Row], ...]
+    in_memory: bool = False
 
 
 class Accepted(NamedTuple):
-    """Stored, durably: the numbers of the versions."""
+    """Stored, durably but for what was sent as `in_memory`: the numbers of the versions."""
 
     config: int
     ballot: Ballot

@@ -25,7 +25,7 @@ class Listener(Protocol):
         """The key is clean and its content is there."""
 
     def committed(self, key: str, row: Row) -> None:
-        """The row that was written is on a quorum, durably."""
+        """The row that was written is on a quorum; durably, if it was not to be kept in memory."""
 
     def confirmed(self, reads: list[Any]) -> None:
         """A quorum followed this leader at some time after these reads came."""
@@ -34,11 +34,24 @@ class Listener(Protocol):
 class Pending:
     """A row on its way to the replicas."""
 
-    __slots__ = ("acks", "config", "is_committed", "key", "old", "row", "sent_ms", "whole")
+    __slots__ = (
+        "acks",
+        "config",
+        "in_memory",
+        "is_committed",
+        "key",
+        "old",
+        "row",
+        "sent_ms",
+        "whole",
+    )
 
-    def __init__(self, key: str, row: Row, old: Version | None, sent_ms: int) -> None:
+    def __init__(
+        self, key: str, row: Row, old: Version | None, sent_ms: int, *, in_memory: bool = False
+    ) -> None:
         self.key = key
         self.row = row
+        self.in_memory = in_memory  # whether acks count that are given before it is durable
         self.config: GroupConfig | None = None  # what it makes of the root group's own config
         self.old = old  # the version whose content this is, when it is settled unchanged
         self.acks: set[Replica] = set()

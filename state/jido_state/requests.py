@@ -211,10 +211,13 @@ class Commit(NamedTuple):
         record: The new record, except for version, op ids and tombstone, which are filled in. Of a
             "fold" the record with the actors folded in its replicated fields.
         result: What the caller gets, and gets again if it repeats the op id.
+        in_memory: Whether it is enough that a quorum has it in memory; written it is all the same.
+            Counts for nothing at level "strong", and without a quorum.
     """
 
     record: Record
     result: Any
+    in_memory: bool = False
 
 
 class Answer(NamedTuple):
@@ -226,8 +229,8 @@ class Answer(NamedTuple):
         value: The result; the record of a read, None when there is no agent; the node to ask of a
             `NOT_LEADER`, None when nobody knows.
         version: What the answer rests on: the session has seen it.
-        durability: What holds it: a "quorum"; "two" replicas on this side of a split; or "local",
-            one disk.
+        durability: What holds it: a "quorum"; the "memory" of a quorum, whose disks may not have
+            it yet; "two" replicas on this side of a split; or "local", one disk.
         is_partitioned: Whether it was done, or read, without a quorum.
         is_stale: Whether it was read from a copy that may be old.
         token: The session's, with this answer; None when the request had none.

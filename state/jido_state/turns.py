@@ -128,8 +128,15 @@ class Turns:
 
     def _answer_ok(self, request: Request, value: Any, version: Version, row: Row | None) -> None:
         answer = Answer(request.id, Status.OK, value, version)
+        self._emit_ok(answer, request, row)
+
+    def _emit_ok(self, answer: Answer, request: Request, row: Row | None) -> None:
+        """Emits an answer that rests on what is committed of the key."""
+        leadership, key = self._leadership, request.key
+        if leadership is not None and leadership.rests_on_memory(key):
+            answer = answer._replace(durability="memory")
         record = None if row is None else row.content
-        self._emit(with_token(answer, request.token, self._shard, request.key, record))
+        self._emit(with_token(answer, request.token, self._shard, key, record))
 
     def _trust(self, leadership: Leadership, request: Request, row: Row | None) -> Trust:
         """What is owed to the request's session."""
@@ -201,8 +208,7 @@ class Turns:
                 self._begin(leadership, request, row)
             elif refusal.status is Status.OK or self._is_vouched(request):
                 queue.popleft()
-                record = None if row is None else row.content
-                self._emit(with_token(refusal, request.token, self._shard, key, record))
+                self._emit_ok(refusal, request, row)
             else:
                 # "There is no such agent" is a read: another leader may have made it by now.
                 self._confirm_first(leadership, key)
@@ -308,12 +314,17 @@ class Turns:
         turn.result = commit.result
         row = leadership.view.get(key)
         before = None if row is None else row.content
-        self._write(leadership, turn, self._completed(turn, commit, before))
+        completed = self._completed(turn, commit, before)
+        self._write(leadership, turn, completed, in_memory=commit.in_memory)
 
-    def _write(self, leadership: Leadership, turn: _Running, record: Record) -> None:
+    def _write(
+        self, leadership: Leadership, turn: _Running, record: Record, *, in_memory: bool = False
+    ) -> None:
         turn.is_written = True
         tomb = NO_BALLOT if record.tomb is None else record.tomb
-        leadership.write(turn.request.key, Row(turn.version, record.flags, tomb, record))
+        row = Row(turn.version, record.flags, tomb, record)
+        in_memory = in_memory and record.level != "strong"
+        leadership.write(turn.request.key, row, in_memory=in_memory)
 
     def _completed(self, turn: _Running, commit: Commit, before: Record | None) -> Record:
         """The record as it is committed: with generation, op ids, and what ends an agent."""

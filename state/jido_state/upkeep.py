@@ -30,6 +30,7 @@ class AntiEntropy:
         self._seat = seat
         self._leadership = leadership
         self._differed: dict[Replica, int] = {}
+        self._lives: dict[Replica, int] = {}
 
     def heartbeat_acked(self, replica: Replica, message: HeartbeatAck) -> None:
         """Sees whether a follower differs, and asks it in what when it does for a while."""
@@ -38,12 +39,18 @@ class AntiEntropy:
         tree = self._seat.acceptor.tree
         if message.root == tree.root:
             self._differed.pop(replica, None)
+            self._lives[replica] = message.appended.life
             if not message.is_whole and self._seat.acceptor.is_whole and leadership.holds_all():
                 whole = Whole(self._seat.config.number, leadership.ballot, tree.root)
                 self._seat.send(replica.node, whole)
             return
+        life = message.appended.life
+        is_new = self._lives.setdefault(replica, life) != life
+        self._lives[replica] = life
         rounds = self._differed[replica] = self._differed.get(replica, 0) + 1
-        if rounds % (QUIET_ROUNDS if leadership.is_settled() else BUSY_ROUNDS) == 0:
+        if is_new:
+            self._ask(replica, 0)  # it may have forgotten what it acked from memory
+        elif rounds % (QUIET_ROUNDS if leadership.is_settled() else BUSY_ROUNDS) == 0:
             self._ask(replica, 0)
 
     def tick(self) -> None:

@@ -110,6 +110,12 @@ def test_needs_go_with_a_process_of_its_own() -> None:
     assert spec_of(Own).isolation == "dedicated"
 
 
+def test_a_strong_agent_is_kept_on_disks() -> None:
+    """What two crashes may undo is not strong."""
+    with pytest.raises(ConfigError, match=r"durability is 'memory'.*\"disk\""):
+        type("Both", (Agent,), {}, consistency="strong", durability="memory")
+
+
 def test_defaults_of_the_class_keywords() -> None:
     """As documented; the name is module and qualified name."""
 

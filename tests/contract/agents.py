@@ -160,6 +160,10 @@ class Fleeting(Agent, name="contract.fleeting", durability="none"):
         return self.value
 
 
+class Hasty(Counter, name="contract.hasty", durability="memory"):
+    """A number that is acknowledged before it is on a disk."""
+
+
 class Queue(Agent, name="contract.queue"):
     """Holds its turn for as long as a file is missing."""
 

@@ -20,7 +20,7 @@ from jido_cluster import (
 )
 from jido_state.operations import OpId
 from tests.contract.actions import Book
-from tests.contract.agents import Alone, Counter, Inbox, Relay, Seen, Shelf, Witness
+from tests.contract.agents import Alone, Counter, Hasty, Inbox, Relay, Seen, Shelf, Witness
 from tests.contract.support import Gate, wait_until
 
 LIMIT = 1 << 20
@@ -255,6 +255,16 @@ def test_a_request_tells_what_its_result_rests_on(counter: AgentRef[Counter]) ->
     assert (again.value, again.op_id) == (2, first.op_id)
     assert counter.request(Signal.of(Counter.get)).value == 3
     assert counter.request(Counter.get).fence == second.fence
+
+
+def test_a_request_says_what_rests_on_memory(cluster: Cluster, name: str) -> None:
+    """Of a turn, of a read, and of a turn that was done before."""
+    hasty = cluster.spawn(Hasty, name)
+    first = hasty.request(Hasty.add, 2)
+    assert (first.value, first.durability) == (2, "memory")
+    assert hasty.request(Hasty.get).durability == "memory"
+    again = hasty.options(op_id=first.op_id).request(Hasty.add, 2)
+    assert (again.value, again.durability) == (2, "memory")
 
 
 def test_a_cast_is_not_waited_for(cluster: Cluster, counter: AgentRef[Counter]) -> None:

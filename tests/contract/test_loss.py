@@ -13,7 +13,7 @@ from jido_cluster import (
     OutcomeUnknownError,
 )
 from tests.contract.actions import WaitForFile
-from tests.contract.agents import Boss, Counter, Fleeting, Queue, Room
+from tests.contract.agents import Boss, Counter, Fleeting, Hasty, Queue, Room
 from tests.contract.support import Gate, Mortal, spawn_on, wait_until
 
 MakeGate = Callable[[], Gate]
@@ -48,6 +48,19 @@ def test_agents_survive_their_node(mortal: Mortal, gate: MakeGate) -> None:
         cluster.spawn(Counter, agents[0].id)
     assert agents[0].info().node != victim
     wait_until(lambda: victim not in {n.name for n in cluster.nodes() if n.is_reachable}, "its end")
+
+
+def test_an_agent_in_memory_survives_its_node(mortal: Mortal) -> None:
+    """What was acknowledged from the memory of a majority outlives any one of them."""
+    cluster = mortal.cluster
+    victim = mortal.victims[0]
+    agents = [spawn_on(cluster, victim, Hasty, value=n) for n in range(5)]
+    told = [ref.request(Hasty.add) for ref in agents]
+    mortal.kill(victim)
+    assert [reply.durability for reply in told] == ["memory"] * 5
+    assert [reply.value for reply in told] == [n + 1 for n in range(5)]
+    for n, ref in enumerate(agents):
+        assert ref.options(timeout=30).call(Hasty.add) == n + 2
 
 
 def test_a_virtual_agent_survives_its_node(mortal: Mortal) -> None:

@@ -94,6 +94,10 @@ class Fleeting(Tally, name="runtime.fleeting", durability="none"):
     """Lives in memory only."""
 
 
+class Hasty(Tally, name="runtime.hasty", durability="memory"):
+    """Is acknowledged before it is on a disk."""
+
+
 class Passerby(Guest, name="runtime.passerby", virtual=True, durability="none"):
     """Made by its first call, in memory only."""
 

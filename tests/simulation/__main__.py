@@ -37,6 +37,7 @@ class Totals:
     def __init__(self) -> None:
         self.runs = self.calls = self.acknowledged = self.elections = self.virtual_us = 0
         self.faults: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.failures: list[tuple[int, str]] = []
 
     def add(self, other: "Totals") -> None:
@@ -47,6 +48,7 @@ class Totals:
         self.elections += other.elections
         self.virtual_us += other.virtual_us
         self.faults += other.faults
+        self.counts += other.counts
         self.failures += other.failures
 
     def lines(self) -> Iterator[str]:
@@ -57,6 +59,7 @@ class Totals:
             f"{self.virtual_us / 3.6e9:.1f} hours of virtual time"
         )
         yield "faults: " + ", ".join(f"{kind} {n}" for kind, n in sorted(self.faults.items()))
+        yield ", ".join(f"{what} {n}" for what, n in sorted(self.counts.items()))
 
 
 def run(seeds: range) -> Totals:
@@ -75,6 +78,7 @@ def run(seeds: range) -> Totals:
         totals.elections += result.elections
         totals.virtual_us += result.virtual_us
         totals.faults += Counter(result.faults)
+        totals.counts += Counter(result.counts)
         if result.failure:
             totals.failures.append((seed, result.failure))
     return totals

@@ -19,6 +19,7 @@ def _one(name: str, rule: str, schedule: str, module: str, before: str, after: s
 _ACCEPTOR: Final = "jido_state.acceptor"
 _APPENDS: Final = "jido_state.appends"
 _GROUP: Final = "jido_state.group"
+_JOURNAL: Final = "jido_state.journal"
 _ELECTION: Final = "jido_state.election"
 _LEADERSHIP: Final = "jido_state.leadership"
 _ROUNDS: Final = "jido_state.rounds"
@@ -514,5 +515,97 @@ MUTANTS: Final = (
             ),
         ),
         "schedules_parts:the_root_group_goes_by_its_newest_record",
+    ),
+    # Agents kept in memory
+    _one(
+        "memory of the leader is enough",
+        "finding 44: acks count when in the memory of a quorum",
+        "schedules_memory:the_memory_of_the_leader_is_no_quorum",
+        _LEADERSHIP,
+        "        return self.config.is_quorum(pending.acks) and (\n",
+        "        return (pending.in_memory or self.config.is_quorum(pending.acks)) and (\n",
+    ),
+    _one(
+        "ack from memory under a promise that is not durable",
+        "finding 44: promises stay durable before they are sent",
+        "schedules_memory:an_ack_is_given_under_a_durable_promise",
+        _JOURNAL,
+        "        if self._header is not None or self._header_ticket in self._waiting:\n",
+        "        if False:\n",
+    ),
+    _one(
+        "disk write acked from memory",
+        "I6: an answer implies a quorum of durable acks",
+        "schedules_memory:a_disk_write_is_not_acked_from_memory",
+        _ACCEPTOR,
+        "        if numbers and message.in_memory and",
+        "        if numbers and",
+    ),
+    _one(
+        "own disk write acked from memory",
+        "1.7: self counts only when durable",
+        "schedules_memory:the_own_disk_write_is_not_acked_from_memory",
+        _LEADERSHIP,
+        "for _, each in fresh if each.in_memory]",
+        "for _, each in fresh]",
+    ),
+    _one(
+        "ack from memory counts as written",
+        "finding 4: the counter is of what is durable",
+        "schedules_memory:an_ack_from_memory_counts_nothing_as_written",
+        _ACCEPTOR,
+        "numbers, self.appends.own))",
+        "numbers, self.appends.own._replace(appended=self.appends.own.appended + 2)))",
+    ),
+    _one(
+        "memory of a single replica is enough",
+        "finding 44: survives any one crash",
+        "schedules_memory:a_single_replica_waits_for_its_disk",
+        _LEADERSHIP,
+        "        return not is_changing and not is_one and",
+        "        return not is_changing and",
+    ),
+    _one(
+        "acks from memory beside a disk that hangs",
+        "finding 44: fsync follows",
+        "schedules_memory:a_disk_that_hangs_is_waited_for",
+        _JOURNAL,
+        "        return oldest_ms is None or self._now_ms - oldest_ms < within_ms\n",
+        "        return True\n",
+    ),
+    _one(
+        "move content with memory",
+        "finding 44: what is durable stays so",
+        "schedules_memory:a_move_waits_for_disks",
+        _LEADERSHIP,
+        "self._propose(key, row._replace(version=self._next_version()), row.version)",
+        "self._propose(key, row._replace(version=self._next_version()), row.version, "
+        "in_memory=True)",
+    ),
+    _one(
+        "turn in memory while replicas change",
+        "finding 44: what is durable stays so",
+        "schedules_memory:turns_during_a_move_wait_for_disks",
+        _LEADERSHIP,
+        "        return not is_changing and not is_one and",
+        "        return not is_one and",
+    ),
+    _one(
+        "what a replica has forgotten is not sent again",
+        "finding 44: survives any one crash",
+        "schedules_memory:what_is_forgotten_is_sent_again",
+        _UPKEEP,
+        "        if is_new:\n",
+        "        if False:\n",
+    ),
+    _one(
+        "what was acked from memory is forgotten",
+        "finding 44: another member of the quorum has it in memory",
+        "schedules_memory:a_crash_does_not_cost_what_is_in_memory",
+        _ACCEPTOR,
+        "            self._ack(sender.node, config, ballot, tuple(numbers))\n        elif",
+        "            self._ack(sender.node, config, ballot, tuple(numbers))\n"
+        "            for key, _ in message.rows:\n"
+        "                self.forget(key)\n        elif",
     ),
 )

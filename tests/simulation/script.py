@@ -273,6 +273,11 @@ class Script:
         for file in self.machines[node].directory.files:
             file.faults = _STALL
 
+    def slow(self, node: int, ms: int) -> None:
+        """Writes that begin from now on become durable so late."""
+        for file in self.machines[node].directory.files:
+            file.faults = DiskFaults(latency_us=ms * 1_000)
+
     def quick(self, node: int) -> None:
         """Writes that begin from now on become durable soon."""
         for file in self.machines[node].directory.files:

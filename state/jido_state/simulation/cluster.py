@@ -4,10 +4,11 @@ A run has three parts. First clients call while the seed's faults come and go; a
 the invariants are checked. Then all faults stop, and the cluster has to be alive within a bound:
 every group has a leader, every call that is made now ends. At last what the clients saw is judged:
 strong agents must be linearizable, sessions must have seen their own writes, and all replicas must
-hold the same.
+hold the same. Agents that are kept in memory are judged as any others, until two faults in a row
+may have cost what they had acknowledged.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 from jido_state.checking.convergence import check_converged
 from jido_state.checking.linearizability import Outcome, check_linearizable
 from jido_state.checking.sessions import Sight, check_sessions
+from jido_state.group import Group
 from jido_state.record import Record
 from jido_state.requests import Commit, RunTurn
 from jido_state.settings import GroupSettings
@@ -22,6 +24,7 @@ from jido_state.simulation.authority import AUTHORITY, Authority
 from jido_state.simulation.clients import CLIENTS, Client, Workload
 from jido_state.simulation.disk import SimDisk
 from jido_state.simulation.history import History
+from jido_state.simulation.in_memory import AgentsInMemory
 from jido_state.simulation.machine import Directory, Machine, Stored, World
 from jido_state.simulation.nemesis import Nemesis
 from jido_state.simulation.network import Network
@@ -103,6 +106,7 @@ class Cluster:
         self._last_ns = 0
         self.trace = Trace(kept)
         self.watch = Watch()
+        self.watch.in_memory = AgentsInMemory(self._groups)
         self.history = History()
         self.sights: list[Sight] = []
         self.network = Network(
@@ -145,6 +149,12 @@ class Cluster:
         self._turns = stream(seed, "turns")
         self._routes = stream(seed, "routes")
         self.clients = self._make_clients(shards)
+        drawn = stream(seed, "agents in memory")
+        self.in_memory = frozenset(
+            key
+            for key, _, level in self._keys()
+            if level != "strong" and drawn.random() < swarm.in_memory
+        )
 
     def _make_clients(self, shards: int) -> dict[int, Client]:
         swarm = self.swarm
@@ -221,6 +231,12 @@ class Cluster:
     def _refused(self, machine: Machine) -> None:
         self.nemesis.refused(machine)
 
+    def _groups(self, shard: int) -> list[Group]:
+        """The replicas of a shard in all running processes."""
+        machines = [*self.machines.values(), *self.twins.values()]
+        found = [machine.groups.get(shard) for machine in machines if machine.is_up]
+        return [group for group in found if group is not None]
+
     def _deliver(self, source: int, target: int, message: Any) -> None:
         self.trace.add(self.scheduler.now_us, "deliver", source, target, message)
         sender = source - TWINS if TWINS <= source < AUTHORITY else source
@@ -238,9 +254,8 @@ class Cluster:
         delay = int(self._turns.expovariate(1 / 1_500))
         self.scheduler.after_on(machine.process, delay, self._end_turn, machine, shard, effect)
 
-    @staticmethod
-    def _end_turn(machine: Machine, shard: int, effect: RunTurn) -> None:
-        commit = apply(effect)
+    def _end_turn(self, machine: Machine, shard: int, effect: RunTurn) -> None:
+        commit = apply(effect)._replace(in_memory=effect.request.key in self.in_memory)
         machine.end_turn(shard, effect.request.key, effect.version, commit)
 
     # The run
@@ -336,8 +351,9 @@ class Cluster:
         return ""
 
     def _judge(self) -> None:
-        judge_history(self.history, self._keys(), self._last_ns)
-        if violations := check_sessions(self.sights):
+        lost = self.watch.in_memory.may_be_lost
+        judge_history(self.history, self._keys(), self._last_ns, lost)
+        if violations := check_sessions(one for one in self.sights if one.key not in lost):
             raise UnsafeError("\n".join(map(str, violations)))
 
     def _keys(self) -> tuple[tuple[str, int, str], ...]:
@@ -356,12 +372,22 @@ class Cluster:
             elections=self.watch.elections,
             virtual_us=self.scheduler.now_us,
             faults=dict(self.nemesis.counts),
+            counts={
+                "answers from memory": self.watch.in_memory.answers,
+                "agents in memory": len(self.in_memory),
+                "of them perhaps lost": len(self.watch.in_memory.may_be_lost),
+            },
             history=self.history,
             trace=self.trace.lines(),
         )
 
 
-def judge_history(history: History, keys: Iterable[tuple[str, int, str]], last_ns: int) -> None:
+def judge_history(
+    history: History,
+    keys: Iterable[tuple[str, int, str]],
+    last_ns: int,
+    lost: Collection[str] = (),
+) -> None:
     """Looks whether operations on agents are linearizable, as far as their levels promise.
 
     Reads of the weaker levels may be old; writes are in one order at every level.
@@ -370,6 +396,7 @@ def judge_history(history: History, keys: Iterable[tuple[str, int, str]], last_n
         history: What clients saw.
         keys: Agents with shard and level.
         last_ns: From when on reads were strong on all agents.
+        lost: Agents that may have forgotten what they had acknowledged: nothing is judged of them.
 
     Raises:
         UnsafeError: They are not.
@@ -378,7 +405,8 @@ def judge_history(history: History, keys: Iterable[tuple[str, int, str]], last_n
     judged = [
         operation
         for operation in history
-        if operation.key in strong or operation.op != "read" or operation.call_ns >= last_ns
+        if operation.key not in lost
+        and (operation.key in strong or operation.op != "read" or operation.call_ns >= last_ns)
     ]
     verdict = check_linearizable(judged)
     if verdict.outcome is not Outcome.LINEARIZABLE:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jido_placement.config import GroupConfig, Replica
 from jido_state.group import Group
 from jido_state.messages import (
+    Accepted,
     Header,
     JointDone,
     LearnerReady,
@@ -479,6 +480,8 @@ class Machine:
         if kind is Send:
             group = self._life.groups[shard]
             world.watch.sent(shard, effect.message, group.config)
+            if type(effect.message) is Accepted:
+                world.watch.acked(group.acceptor.me, shard, effect.message.ballot)
             frame = Frame(shard, group.header.rno, effect.message)
             world.send(self.process, effect.to, frame)
         elif kind is Persist:
@@ -501,7 +504,8 @@ class Machine:
     def _answer(self, shard: int, answer: Answer) -> None:
         leadership = self._life.groups[shard].leadership
         if answer.status is Status.OK and leadership is not None:
-            self._world.watch.answered(shard, answer.version, leadership.config)
+            watch = self._world.watch
+            watch.answered(shard, answer.version, leadership.config, answer.durability)
         self._world.send(self.process, answer.id[0], Told(answer))
 
     def _persist(self, shard: int, persist: Persist) -> None:

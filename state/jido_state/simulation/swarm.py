@@ -82,6 +82,7 @@ class Swarm:
         evidence: How often the end of a process is noticed by others at once, 0 to 1.
         election_ms: Of the groups' settings; the others of time follow from it.
         window_ms: How long the groups remember op ids.
+        in_memory: How many of the agents that are not strong are kept in memory, 0 to 1.
     """
 
     seed: int
@@ -104,6 +105,7 @@ class Swarm:
     evidence: float
     election_ms: int
     window_ms: int
+    in_memory: float = 0.0
 
     @classmethod
     def draw(cls, seed: int) -> "Swarm":
@@ -131,6 +133,7 @@ class Swarm:
             evidence=random.choice((0.0, 0.5, 1.0)),
             election_ms=random.choice((800, 1_200, 2_500)),
             window_ms=random.choice((2_400, 8_000)),
+            in_memory=stream(seed, "in memory").choice((0.0, 0.5, 1.0)),
         )
 
     def next_fault(self, random: Random) -> tuple[int, str] | None:

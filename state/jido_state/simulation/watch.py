@@ -11,6 +11,7 @@ from typing import Any
 
 from jido_placement.config import GroupConfig, Replica
 from jido_state.messages import Accept, Header, Persist, Reap, Row, Staged
+from jido_state.simulation.in_memory import AgentsInMemory
 from jido_state.versions import NO_BALLOT, Ballot, Version
 
 __all__ = ["UnsafeError", "Watch"]
@@ -26,15 +27,18 @@ class Watch:
     Attributes:
         leaders: Process that led under each ballot of each shard.
         elections: How often a leader was made.
+        in_memory: Looks after what was acknowledged from memory.
     """
 
     def __init__(self) -> None:
+        self.in_memory = AgentsInMemory(lambda _: ())
         self.leaders: dict[tuple[int, Ballot], int] = {}
         self.elections = 0
         self._rows: dict[tuple[int, Version], tuple[str, Row]] = {}
         self._promised: dict[tuple[int, int, int], Ballot] = {}
         self._leading: dict[tuple[int, int], Ballot] = {}
         self._durable: dict[tuple[int, Version], set[Replica]] = {}
+        self._held: dict[tuple[int, Version], set[Replica]] = {}  # in memory at least, some time
 
     def sent(self, shard: int, message: Any, config: GroupConfig) -> None:
         """I1: one content for a version; I10: what is reaped was a tombstone everywhere."""
@@ -47,6 +51,15 @@ class Watch:
                     )
         elif type(message) is Reap:
             self._may_be_reaped(shard, message, config)
+
+    def acked(self, replica: Replica, shard: int, ballot: Ballot) -> None:
+        """I2: who acks under a ballot has promised it durably, whatever becomes of the rows."""
+        promised = self._promised.get((shard, replica.node, replica.rno))
+        if promised is not None and promised < ballot:
+            raise UnsafeError(
+                f"I2: {replica} of shard {shard} acks under {ballot}, and has durably promised "
+                f"{promised}"
+            )
 
     def _is_one_content(self, shard: int, key: str, row: Row) -> None:
         known = self._rows.get((shard, row.version))
@@ -80,6 +93,8 @@ class Watch:
     def asked(self, replica: Replica, shard: int, persist: Persist, promised: Ballot) -> None:
         """I3: what is written under a ballot is written under no lower promise."""
         for key, row in persist.rows.items():
+            if row is not None:
+                self._held.setdefault((shard, row.version), set()).add(replica)
             if row is not None and row.version[:4] < promised:
                 raise UnsafeError(
                     f"I3: {replica} of shard {shard} writes {key!r} as {row.version} and has "
@@ -96,6 +111,7 @@ class Watch:
 
     def found(self, replica: Replica, shard: int, header: Header, rows: Mapping[str, Row]) -> None:
         """I2, and who holds what, of a replica that begins again."""
+        self.in_memory.returned(replica, shard, rows, header.config)
         for row in rows.values():
             self._durable.setdefault((shard, row.version), set()).add(replica)
         self._promises(replica, shard, header)
@@ -134,11 +150,20 @@ class Watch:
         for name in [name for name in self._leading if name[0] == process]:
             del self._leading[name]
 
-    def answered(self, shard: int, version: Version, config: GroupConfig) -> None:
-        """I6: what an answer rests on has been durable on a quorum."""
+    def answered(
+        self, shard: int, version: Version, config: GroupConfig, durability: str = "quorum"
+    ) -> None:
+        """I6: what an answer rests on has been durable on a quorum, or in its memory if it says so.
+
+        Of "memory" too many holders are counted: those that have lost it since, as well.
+        """
         if version.number == 0:
             return  # the absence of a record
-        holders: Collection[Replica] = self._durable.get((shard, version), ())
+        held = self._durable if durability == "quorum" else self._held
+        holders: Collection[Replica] = held.get((shard, version), ())
+        sent = self._rows.get((shard, version))
+        if durability == "memory" and sent is not None:
+            self.in_memory.answered(shard, sent[0], version, config)
         if not config.is_quorum(holders):
             raise UnsafeError(
                 f"I6: an answer rests on {version} of shard {shard}, which only "
