@@ -15,7 +15,6 @@ Whatever the bytes are, reading them gives messages with fields of the right typ
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any, Final, NamedTuple, get_type_hints
 
 import ormsgpack
@@ -141,6 +140,7 @@ class Packer:
         self.sealer = Sealer() if sealer is None else sealer
         # The last record, whole and as a difference: it goes to everybody.
         self._records: dict[bool, tuple[Record, Record | None, bytes]] = {}
+        self._last: tuple[node_messages.Frame, bytes] | None = None  # it may go to others, too
 
     def pack(self, message: Any, base: Record | None = None) -> bytes:
         """One message, as a part of a batch.
@@ -154,7 +154,12 @@ class Packer:
         """
         kind = type(message)
         if kind is node_messages.Frame:
-            return ormsgpack.packb(self._frame(*message))
+            last = self._last
+            if last is not None and last[0].message is message.message and last[0] == message:
+                return last[1]
+            packed = ormsgpack.packb(self._frame(*message))
+            self._last = (message, packed)
+            return packed
         if kind is node_messages.RecordIs:
             return self._pack_record(message.record, base)
         if kind not in OF_NODES:
@@ -163,6 +168,7 @@ class Packer:
 
     def forget(self) -> None:
         """What is packed from now on is packed anew, but for the record of the cluster."""
+        self._last = None
         self.sealer.forget()
 
     def _frame(self, group: int, rno: int, message: Any) -> list[Any]:
@@ -289,9 +295,9 @@ def _read(data: Any) -> Any:
     cls, kind = _KINDS_READ[number]
     message = kind.form.read(fields)
     if kind.read is not None:
-        left = kind.read(group, message[kind.key_place], message[kind.place])
-        parts = chain(message[: kind.place], (left,), message[kind.place + 1 :])
-        message = cls._make(parts)  # type: ignore[attr-defined]
+        parts = list(message)
+        parts[kind.place] = kind.read(group, parts[kind.key_place], parts[kind.place])
+        message = tuple.__new__(cls, parts)
     return node_messages.Frame(group, rno, message)
 
 

@@ -12,13 +12,14 @@ in a tenth of a microsecond, and reads nothing but numbers within their ranges.
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from struct import Struct
 from typing import Any, Final, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from jido_state.dots import VersionVector
 from jido_state.versions import Ballot, Version
 
-__all__ = ["BALLOT", "VERSION", "Form", "Forms"]
+__all__ = ["BALLOT", "VERSION", "Form", "Forms", "maker"]
 
 BALLOT: Final = Struct(">HIIH")
 VERSION: Final = Struct(">HIIHQ")
@@ -30,11 +31,18 @@ class Form(NamedTuple):
     Attributes:
         write: Turns a value into plain data; None when it is plain as it is.
         read: Turns plain data into a value; ValueError, TypeError or `struct.error` for data that
-            are not of this form.
+            are not of this form. It may change the lists that it is given.
+        kind: The type that the data must have, when they are the value then; else None.
     """
 
     write: Callable[[Any], Any] | None
     read: Callable[[Any], Any]
+    kind: type | None = None
+
+
+def maker(cls: type) -> Callable[[Iterable[Any]], Any]:
+    """Makes a named tuple of this class as its `_make` does, without counting the fields."""
+    return partial(tuple.__new__, cls)
 
 
 class Forms:
@@ -70,7 +78,7 @@ class Forms:
             if issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
                 hints = get_type_hints(annotation)
                 forms = [self.of(hints[name]) for name in annotation._fields]
-                return _fields(forms, annotation._make)  # type: ignore[attr-defined]
+                return _fields(forms, maker(annotation))
         raise TypeError(f"{annotation!r} has no form yet: add one")
 
     def _either(self, options: Sequence[Any]) -> Form:
@@ -112,7 +120,7 @@ def _exactly(kind: type) -> Form:
             raise TypeError(f"{type(data).__name__} instead of {kind.__name__}")
         return data
 
-    return Form(None, read)
+    return Form(None, read, kind)
 
 
 def _read_float(data: Any) -> float:
@@ -127,20 +135,24 @@ def _read_bool(data: Any) -> bool:
     return data
 
 
+_make_ballot: Final = maker(Ballot)
+_make_version: Final = maker(Version)
+
+
 def _write_ballot(ballot: Ballot) -> bytes:
     return BALLOT.pack(*ballot)
 
 
-def _read_ballot(data: Any) -> Ballot:
-    return Ballot._make(BALLOT.unpack(data))
+def _read_ballot(data: Any) -> Any:
+    return _make_ballot(BALLOT.unpack(data))
 
 
 def _write_version(version: Version) -> bytes:
     return VERSION.pack(*version)
 
 
-def _read_version(data: Any) -> Version:
-    return Version._make(VERSION.unpack(data))
+def _read_version(data: Any) -> Any:
+    return _make_version(VERSION.unpack(data))
 
 
 def _read_vector(data: Any) -> VersionVector:
@@ -171,7 +183,7 @@ _PLAIN: Final[dict[Any, Form]] = {
 
 
 def _sequence(form: Form, *, is_numbers: bool) -> Form:
-    one_write, one_read = form
+    one_write, one_read, _ = form
 
     def write(values: Sequence[Any]) -> list[Any]:
         return [one_write(value) for value in values]  # type: ignore[misc]
@@ -191,7 +203,9 @@ def _sequence(form: Form, *, is_numbers: bool) -> Form:
 
 def _fields(forms: Sequence[Form], make: Callable[[list[Any]], Any]) -> Form:
     writes = [(place, form.write) for place, form in enumerate(forms) if form.write]
-    reads = [form.read for form in forms]
+    size = len(forms)
+    kinds = [(place, form.kind) for place, form in enumerate(forms) if form.kind]
+    reads = [(place, form.read) for place, form in enumerate(forms) if not form.kind]
 
     def write(value: Sequence[Any]) -> list[Any]:
         data = list(value)
@@ -200,14 +214,20 @@ def _fields(forms: Sequence[Form], make: Callable[[list[Any]], Any]) -> Form:
         return data
 
     def read(data: Any) -> Any:
-        pairs = zip(reads, _list(data), strict=True)
-        return make([one_read(each) for one_read, each in pairs])
+        if type(data) is not list or len(data) != size:
+            raise TypeError(f"{type(data).__name__} instead of a list of {size}")
+        for place, kind in kinds:
+            if type(data[place]) is not kind:
+                raise TypeError(f"{type(data[place]).__name__} instead of {kind.__name__}")
+        for place, one_read in reads:
+            data[place] = one_read(data[place])
+        return make(data)
 
     return Form(write, read)
 
 
 def _or_none(form: Form) -> Form:
-    one_write, one_read = form
+    one_write, one_read, _ = form
 
     def write(value: Any) -> Any:
         return None if value is None else one_write(value)  # type: ignore[misc]
