@@ -137,6 +137,8 @@ class Replicas:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[ToNode | GroupEffect] = deque()
         self._is_performing = False
+        # Turns that have run, by shard: key, version and what they want; not handed on yet.
+        self._ended: dict[int, list[tuple[str, Any, Commit]]] = {}
         self._ticking: asyncio.TimerHandle | None = None
         self._hurrying: asyncio.TimerHandle | None = None
         self._hurried = 0
@@ -166,6 +168,7 @@ class Replicas:
         for timer in (self._ticking, self._hurrying):
             if timer is not None:
                 timer.cancel()
+        self._ended.clear()
         self._peers.close()
         self._disk.close()
 
@@ -294,9 +297,24 @@ class Replicas:
         self._perform(self.core.submit_request(shard, request, self._now()))
 
     def end(self, shard: int, key: str, version: Any, commit: Commit | None) -> None:
-        """A turn has run: commit what it wants; None when its handler failed."""
-        step = self.core.step(shard, self._now(), Service.end, key, version, commit)
-        self._perform(step)
+        """A turn has run: commit what it wants; None when its handler failed.
+
+        Turns of a shard that end in one pass of the loop are handed on together, after it: they
+        share a write and a message to each follower.
+        """
+        if commit is None:
+            step = self.core.step(shard, self._now(), Service.end, key, version, commit)
+            self._perform(step)
+            return
+        if not self._ended:
+            self._loop.call_soon(self._end_all)
+        self._ended.setdefault(shard, []).append((key, version, commit))
+
+    def _end_all(self) -> None:
+        ended, self._ended = self._ended, {}
+        now = self._now()
+        for shard, turns in ended.items():
+            self._perform(self.core.step(shard, now, Service.end_all, turns))
 
     def end_merge(self, shard: int, key: str, version: Version, merged: Any) -> None:
         """A merge has run; None when it could not be made."""

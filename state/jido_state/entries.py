@@ -207,6 +207,11 @@ class Entries:
         """Calls once everything asked so far is durable."""
         self._later.append((action, args))
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether `flush` has anything to do."""
+        return bool(self._fresh or self._later or self._fresh_period is not None)
+
     def flush(self) -> None:
         """Ends a step: asks for what is to be written."""
         while self._fresh or self._fresh_period is not None or self._later:

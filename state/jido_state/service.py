@@ -156,6 +156,8 @@ class Service:
         """Sets the time of the calls that follow, by the node's monotonic and wall clocks."""
         if self._since_ms is None:
             self._since_ms = self._led_ms = now_ms
+        elif now_ms == self.now_ms and wall_ms == self.chores.wall_ms:
+            return
         self.now_ms = now_ms
         self.turns.now_ms = self.acting.now_ms = self.healing.now_ms = now_ms
         self.chores.now_ms = self.entries.now_ms = now_ms
@@ -172,15 +174,13 @@ class Service:
         self._depth += 1
         try:
             action(*args)
-            while self._depth == 1 and self._told:
+            while self._told and self._depth == 1:
                 answer = self._told.popleft()
                 owner = self.healing if answer.id.owner == "healing" else self.chores
                 owner.answered(answer)
+            if self._depth == 1 and self.entries.is_asking:
+                self.entries.flush()  # within: what becomes durable at once may call back
         finally:
-            self._depth -= 1
-        if self._depth == 0:
-            self._depth += 1  # what becomes durable at once may call back
-            self.entries.flush()
             self._depth -= 1
 
     def _emit(self, effect: Any) -> None:
@@ -224,6 +224,9 @@ class Service:
 
     def _submit(self, request: Request) -> None:
         is_admitted = request.strategy in self.admitted
+        if is_admitted and self._group().leadership is not None:
+            self.turns.submit(request)  # a leader that may serve serves all levels alike
+            return
         has_leader = not self.is_cut_off
         situation = Situation(
             is_admitted=is_admitted,
@@ -281,6 +284,11 @@ class Service:
             self._do(self.turns.end, key, version, commit)
         else:
             self._do(self.acting.end, key, version, commit)
+
+    def end_all(self, ended: Iterable[tuple[str, Version | Dot, Commit | None]]) -> None:
+        """`end` for each of several turns: in one step they share a write and its messages."""
+        for key, version, commit in ended:
+            self.end(key, version, commit)
 
     def end_merge(self, key: str, version: Version, merged: Merged | None) -> None:
         """A `RunMerge` has run; None when it could not be."""
