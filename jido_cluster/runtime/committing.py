@@ -319,7 +319,7 @@ class Turns:
             outbox, timers = added, with_timers(timers, effects, turn.version)
         elif state == before.state and spec.version == before.schema:
             return before
-        return replace(before, state=state, schema=spec.version, outbox=outbox, timers=timers)
+        return before.with_turn(state=state, schema=spec.version, outbox=outbox, timers=timers)
 
     # -- the end of a turn
 

@@ -58,7 +58,14 @@ class GroupConfig(NamedTuple):
 
         Replicas are counted, not nodes: one that lost its store is another replica on its node.
         """
-        if 2 * sum(one in replicas for one in self.voters) <= len(self.voters):
-            return False
-        joining = self.joining
-        return not joining or 2 * sum(one in replicas for one in joining) > len(joining)
+        return _is_majority(self.voters, replicas) and (
+            not self.joining or _is_majority(self.joining, replicas)
+        )
+
+
+def _is_majority(voters: tuple[Replica, ...], replicas: Collection[Replica]) -> bool:
+    count = 0
+    for one in voters:  # a loop: a sum over a generator takes three times as long
+        if one in replicas:
+            count += 1
+    return 2 * count > len(voters)

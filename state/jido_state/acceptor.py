@@ -56,6 +56,7 @@ class Acceptor:
     Attributes:
         appends: How much the stores of the group have written.
         header: The replica's identity and promise, as of the last step, durable or on its way.
+        me: Node and assignment: how this replica is named in configs. Both are fixed.
         rows: What it holds, by key; read by others, changed here only.
         staged: Copied as a learner; spares a transfer, proves nothing.
         is_whole: Whether what is absent here is known to be absent: false after a bad row.
@@ -70,6 +71,7 @@ class Acceptor:
         "appends",
         "header",
         "is_whole",
+        "me",
         "node",
         "rows",
         "staged",
@@ -94,6 +96,7 @@ class Acceptor:
         self.appends = Appends(appended, life)
         self.node = node
         self.header = header
+        self.me = Replica(node, header.rno)
         self.rows = dict(rows)
         self.staged: dict[str, Row] = {}
         self._config_of = config_of
@@ -115,11 +118,6 @@ class Acceptor:
     def config(self) -> GroupConfig:
         """The newest committed config it knows."""
         return self.header.config
-
-    @property
-    def me(self) -> Replica:
-        """Node and assignment: how this replica is named in configs."""
-        return Replica(self.node, self.header.rno)
 
     def is_voter(self) -> bool:
         """Whether it may answer those who elect, lead and read (R0)."""

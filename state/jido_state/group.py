@@ -411,13 +411,14 @@ class Group:
     def _finish(self) -> list[Effect]:
         leadership = self.leadership
         if leadership is not None:
-            if self.acceptor.promised > leadership.ballot:
+            if self.acceptor.header.promised > leadership.ballot:
                 self._stop("it promised a higher ballot")
             elif leadership.other_config is not None:
                 self._elect_again(leadership.other_config)
             else:
                 leadership.flush()
-                self._leave(leadership)
+                if self._seat.config_of is not None:
+                    self._leave(leadership)
         return self._journal.finish()
 
     def _elect_again(self, config: GroupConfig) -> None:
@@ -430,7 +431,7 @@ class Group:
     def _leave(self, leadership: Leadership) -> None:
         """A root leader that the committed record no longer names hands over and stops."""
         seat = self._seat
-        if seat.config_of is None or not leadership.is_idle:
+        if not leadership.is_idle:
             return
         if seat.me not in leadership.config.members:
             for target in seat.others()[:1]:

@@ -200,8 +200,7 @@ class Leadership:
             return
         fresh, self._fresh = self._fresh, []
         seat = self._seat
-        for node in self._others():
-            self._send_rows(node, [pending for _, pending in fresh])
+        self._send_fresh([pending for _, pending in fresh])
         if seat.me in seat.config.members or seat.me in self.config.members:
             # Not `Acceptor.accept`: its answer would be a message to itself.
             numbers, _ = seat.acceptor.store((key, pending.row) for key, pending in fresh)
@@ -211,10 +210,21 @@ class Leadership:
 
     def _others(self) -> list[int]:
         """The nodes of all voters whose acks count now, or will."""
-        config = self.config
-        nodes = dict.fromkeys(self._seat.others())
-        nodes.update((one.node, None) for one in config.members if one.node != self._seat.node)
+        seat, config = self._seat, self.config
+        if config is seat.acceptor.header.config:
+            return seat.others()
+        nodes = dict.fromkeys(seat.others())
+        nodes.update((one.node, None) for one in config.members if one.node != seat.node)
         return list(nodes)
+
+    def _send_fresh(self, sent: list[Pending]) -> None:
+        if any(pending.old is not None for pending in sent):  # some nodes may get references
+            for node in self._others():
+                self._send_rows(node, sent)
+            return
+        seat = self._seat
+        rows = tuple([(pending.key, pending.row) for pending in sent])
+        seat.send_all(self._others(), Accept(seat.config.number, self.ballot, rows))
 
     def _send_rows(self, node: int, sent: Iterable[Pending]) -> None:
         by_kind: dict[bool, list[tuple[str, Row]]] = {}

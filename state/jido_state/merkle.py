@@ -2,7 +2,8 @@
 
 Theory. Each row has a 64-bit digest of its key, version and flags; a version never names two
 contents, so the content itself is not read. A leaf is the XOR of the digests of its keys, the root
-the XOR of the leaves: one write changes three numbers, and nothing is ever recomputed. Replicas
+the XOR of the leaves: one write changes three numbers, and nothing is ever recomputed. Digests are
+made when somebody compares: of a row that was written many times since, only the last one. Replicas
 whose roots are equal hold the same; those whose roots differ compare leaves and then list the rows
 of the leaves that differ. Two different sets of rows look equal once in 2**64 comparisons.
 *Source*: riak_ensemble's synctree, which is kept current at every write.
@@ -32,16 +33,16 @@ class MerkleTree:
 
     Attributes:
         size: Number of leaves, > 0; fixed.
-        root: Digest of everything, 0 when there are no rows.
     """
 
-    __slots__ = ("_digests", "_rows", "root", "size")
+    __slots__ = ("_digests", "_late", "_root", "_rows", "size")
 
     def __init__(self, leaves: int = 1024) -> None:
         if leaves < 1:
             raise ValueError(f"a tree of {leaves} leaves: it needs at least one")
         self.size = leaves
-        self.root = 0
+        self._root = 0
+        self._late: dict[str, tuple[Version, int]] = {}  # put, and not in the digests yet
         self._digests = [0] * leaves
         self._rows: list[dict[str, int]] = [{} for _ in range(leaves)]
 
@@ -51,6 +52,21 @@ class MerkleTree:
 
     def put(self, key: str, version: Version, flags: int) -> None:
         """The row of this key has this version and these flags, 0 to 255."""
+        self._late[key] = (version, flags)
+
+    @property
+    def root(self) -> int:
+        """Digest of everything, 0 when there are no rows."""
+        if self._late:
+            self._catch_up()
+        return self._root
+
+    def _catch_up(self) -> None:
+        late, self._late = self._late, {}
+        for key, (version, flags) in late.items():
+            self._put(key, version, flags)
+
+    def _put(self, key: str, version: Version, flags: int) -> None:
         encoded = key.encode()
         leaf = crc32(encoded) % self.size
         digest = _number(blake2b(_pack(*version, flags) + encoded, digest_size=8).digest(), "big")
@@ -58,17 +74,19 @@ class MerkleTree:
         change = digest ^ rows.get(key, 0)
         rows[key] = digest
         self._digests[leaf] ^= change
-        self.root ^= change
+        self._root ^= change
 
     def drop(self, key: str) -> None:
         """There is no row of this key, whether there was one or not."""
+        self._late.pop(key, None)
         leaf = crc32(key.encode()) % self.size
         digest = self._rows[leaf].pop(key, 0)
         self._digests[leaf] ^= digest
-        self.root ^= digest
+        self._root ^= digest
 
     def digests(self) -> tuple[int, ...]:
         """The leaves' digests, in order."""
+        self._catch_up()
         return tuple(self._digests)
 
     def differing(self, digests: Sequence[int], start: int = 0) -> list[int]:
@@ -82,15 +100,18 @@ class MerkleTree:
                 f"a tree of {len(digests)} leaves does not compare with one of {self.size}: "
                 "the number of leaves must be equal on all replicas"
             )
+        self._catch_up()
         own = self._digests
         return [leaf for leaf in range(start, self.size) if own[leaf] != digests[leaf]]
 
     def keys_in(self, leaf: int) -> list[str]:
         """The keys of a leaf, sorted."""
+        self._catch_up()
         return sorted(self._rows[leaf])
 
     def check(self) -> None:
         """Asserts the invariants, from the rows' digests up."""
+        self._catch_up()
         root = 0
         for leaf, rows in enumerate(self._rows):
             digest = 0
@@ -99,4 +120,4 @@ class MerkleTree:
                 digest ^= each
             assert digest == self._digests[leaf]
             root ^= digest
-        assert root == self.root
+        assert root == self._root

@@ -46,7 +46,7 @@ from jido_state import requests
 from jido_state.divergence import Siblings
 from jido_state.entries import MESSAGES, AskEntries, NoEntries, SendEntries
 from jido_state.group import Group
-from jido_state.messages import Effect, Header, JointDone, LearnerReady, Row, Send
+from jido_state.messages import Effect, Header, JointDone, LearnerReady, Persist, Row, Send
 from jido_state.node_messages import (
     Done,
     Frame,
@@ -69,6 +69,8 @@ __all__ = ["Node", "StoredGroup"]
 
 PULL_MS: Final = 500  # between looks for a newer record, and repetitions of questions
 PLAN_MS: Final = 500  # between plans
+
+_PASSED_ON: Final = frozenset({Persist, requests.RunTurn, requests.Answer})  # the frequent ones
 
 
 class StoredGroup(NamedTuple):
@@ -132,6 +134,7 @@ class Node:
         self.node = node
         self.record = record
         self._members = tuple(one.node for one in record.members)
+        self._epoch = (record.recovery_no, record.epoch)
         self.unreachable: frozenset[int] = frozenset()
         self.expired: frozenset[int] = frozenset()
         self.may_rebalance = True
@@ -240,7 +243,10 @@ class Node:
 
         A node that is not to have the shard says who is.
         """
+        here = self.groups.get(group)
         asked = self.record.group(group)
+        if here is not None and here.leadership is not None:
+            return self.step(group, now_ms, Service.submit, request)
         if group in self.services and (asked is None or asked.names(self.node)):
             return self.step(group, now_ms, Service.submit, request)
         who = None if asked is None else asked.config.voters[0].node
@@ -257,7 +263,7 @@ class Node:
         self._now_ms = now_ms
         service = self.services.get(group)
         if service is not None:
-            self._step(group, method, service, *args)
+            self._perform(group, self._at(group).step(now_ms, method, service, *args))
         return self._finish()
 
     def certain(
@@ -299,11 +305,9 @@ class Node:
         """The group, after the layer above it was told the time and how things are."""
         service = self.services.get(number)
         if service is not None:
-            record = self.record
             service.at(self._now_ms, self.wall_ms)
             service.reachable, service.admitted = self.reachable, self.admitted
-            service.epoch = (record.recovery_no, record.epoch)
-            service.members = self._members
+            service.epoch, service.members = self._epoch, self._members
         return self.groups[number]
 
     def _step(self, number: int, action: Callable[..., object], *args: Any) -> None:
@@ -316,8 +320,11 @@ class Node:
     def _effect(self, group: int, effect: Any) -> None:
         kind = type(effect)
         if kind is Send or kind is SendEntries:
-            rno = self.groups[group].header.rno
-            self._send(effect.to, Frame(group, rno, effect.message))
+            rno = self.groups[group].acceptor.me.rno
+            self._effects.append(ToNode(effect.to, Frame(group, rno, effect.message)))
+        elif kind in _PASSED_ON:
+            rno = self.groups[group].acceptor.me.rno
+            self._effects.append(GroupEffect(group, rno, effect))
         elif kind is JointDone:
             ballot = (effect.ballot.recovery, effect.ballot.config)
             self._report(Done(group, effect.config, -1, ballot))
@@ -328,7 +335,7 @@ class Node:
         elif kind is Applied:
             self._applied(effect)
         else:
-            rno = self.groups[group].header.rno
+            rno = self.groups[group].acceptor.me.rno
             self._effects.append(GroupEffect(group, rno, effect))
 
     # Groups
@@ -409,6 +416,7 @@ class Node:
             return
         self.record = record
         self._members = tuple(one.node for one in record.members)
+        self._epoch = (record.recovery_no, record.epoch)
         self._tend()
 
     def _tend(self) -> None:

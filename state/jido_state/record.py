@@ -105,6 +105,34 @@ class Record:
                 return flags | HAS_ACTED
         return flags
 
+    def with_turn(self, *, state: Any, schema: int, outbox: Outbox, timers: Timers) -> Record:
+        """The record with what a handler leaves: `replace` in a third of its time.
+
+        Args:
+            state: The agent's fields, encoded.
+            schema: Version of the state's shape.
+            outbox: Signals to be delivered.
+            timers: What is to fire.
+        """
+        return Record(
+            self.type,
+            self.level,
+            schema,
+            state,
+            self.version,
+            self.generation,
+            self.twins,
+            self.born_op,
+            self.tomb,
+            self.merged,
+            self.stamp,
+            self.dedupe,
+            outbox,
+            self.receipts,
+            timers,
+            self.turns,
+        )
+
     def completed(
         self,
         *,

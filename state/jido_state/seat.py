@@ -40,6 +40,8 @@ class Seat:
 
     __slots__ = (
         "_draws",
+        "_others",
+        "_others_of",
         "acceptor",
         "config_of",
         "dead",
@@ -89,6 +91,8 @@ class Seat:
         self.highest_round = acceptor.promised.round
         self.highest_config = acceptor.promised.config
         self._draws = 0
+        self._others_of: GroupConfig | None = None  # the config that `_others` is of
+        self._others: list[int] = []
 
     def lags(self, now_ms: int) -> bool:
         """A step begins; whether the own loop did not run for a while: nobody else was silent."""
@@ -168,11 +172,16 @@ class Seat:
         Args:
             without: Replicas to leave out.
         """
+        config = self.acceptor.header.config
+        if not without and config is self._others_of:
+            return list(self._others)
         nodes = {
             replica.node: None
-            for replica in self.config.members
+            for replica in config.members
             if replica.node != self.node and replica not in without
         }
+        if not without:
+            self._others_of, self._others = config, list(nodes)
         return list(nodes)
 
     def send(self, to: int, message: Message) -> None:

@@ -91,7 +91,8 @@ def test_trees_of_different_size_do_not_compare() -> None:
 def test_check_finds_a_tree_that_is_wrong() -> None:
     """A digest that does not belong is an assertion, in a leaf as in the root."""
     tree = tree_of({"a": (1, 0)})
-    tree.root ^= 1
+    tree.check()
+    tree._root ^= 1
     with pytest.raises(AssertionError):
         tree.check()
     tree = tree_of({"a": (1, 0)})
