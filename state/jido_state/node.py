@@ -46,7 +46,7 @@ from jido_state import requests
 from jido_state.divergence import Siblings
 from jido_state.entries import MESSAGES, AskEntries, NoEntries, SendEntries
 from jido_state.group import Group
-from jido_state.messages import Effect, Header, JointDone, LearnerReady, Persist, Row, Send
+from jido_state.messages import Effect, Header, JointDone, LearnerReady, Row, Send
 from jido_state.node_messages import (
     Done,
     Frame,
@@ -69,8 +69,6 @@ __all__ = ["Node", "StoredGroup"]
 
 PULL_MS: Final = 500  # between looks for a newer record, and repetitions of questions
 PLAN_MS: Final = 500  # between plans
-
-_PASSED_ON: Final = frozenset({Persist, requests.RunTurn, requests.Answer})  # the frequent ones
 
 
 class StoredGroup(NamedTuple):
@@ -243,10 +241,7 @@ class Node:
 
         A node that is not to have the shard says who is.
         """
-        here = self.groups.get(group)
         asked = self.record.group(group)
-        if here is not None and here.leadership is not None:
-            return self.step(group, now_ms, Service.submit, request)
         if group in self.services and (asked is None or asked.names(self.node)):
             return self.step(group, now_ms, Service.submit, request)
         who = None if asked is None else asked.config.voters[0].node
@@ -322,9 +317,6 @@ class Node:
         if kind is Send or kind is SendEntries:
             rno = self.groups[group].acceptor.me.rno
             self._effects.append(ToNode(effect.to, Frame(group, rno, effect.message)))
-        elif kind in _PASSED_ON:
-            rno = self.groups[group].acceptor.me.rno
-            self._effects.append(GroupEffect(group, rno, effect))
         elif kind is JointDone:
             ballot = (effect.ballot.recovery, effect.ballot.config)
             self._report(Done(group, effect.config, -1, ballot))
