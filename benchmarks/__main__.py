@@ -19,8 +19,10 @@ CASES: Final = {
     "exec-soak": "ExecSoak",
     "cores": "Cores",
     "store": "Store",
+    "replication": "Replication",
 }
 HERE: Final = frozenset({"cores", "exec", "exec-soak", "store"})  # they need no cluster
+MORE_NODES: Final = {"replication": 1}  # beside the two that the other cases have
 ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 3
 PLAIN_WIDTH: Final = 120  # of a table that goes to a file
@@ -31,7 +33,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure agents and raw Ray actors side by side, runs of actions and what one "
-        "would use without them (exec, exec-soak), or the cores alone (cores). A missed bar "
+        "would use without them (exec, exec-soak), durable writes and Redis (replication), or "
+        "the cores alone (cores). A missed bar "
         "is reported; the exit code is 0 unless something failed to run.",
     )
     parser.add_argument("case", choices=CASES)
@@ -67,18 +70,22 @@ def measure(case: str, rounds: int, *, is_quick: bool) -> list[report.Row]:
         for each in place.rounds(kind, rounds, is_quick=is_quick):
             samples.append(each)
             waiting.update(f"{case}: {len(samples)} of {rounds} rounds")
-    return report.rows(module.COMPARISONS, samples)
+    found = [one for one in module.COMPARISONS if all(one.key in each for each in samples)]
+    for one in module.COMPARISONS:
+        if one not in found:
+            print(f"left out: {one.case}, {one.metric}: {module.left_out(one)}", file=sys.stderr)
+    return report.rows(found, samples)
 
 
 def _place(case: str) -> Any:
-    """Where a case runs: this process, or two Ray nodes."""
+    """Where a case runs: this process, or Ray nodes."""
     if case in HERE:
         from benchmarks.here import ThisProcess
 
         return ThisProcess()
-    from benchmarks.cluster import TwoNodes  # imports Ray; --help needs none
+    from benchmarks.cluster import RayNodes  # imports Ray; --help needs none
 
-    return TwoNodes()
+    return RayNodes(MORE_NODES.get(case, 0))
 
 
 def main(arguments: Sequence[str]) -> None:

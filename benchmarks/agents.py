@@ -21,6 +21,22 @@ class Counter(Agent, durability="none"):
         return self.value
 
 
+class DurableCounter(Agent, consistency="strong"):
+    """A shared agent whose every answer is on the disks of a majority."""
+
+    value: int = 0
+
+    @on("counter.add")
+    async def add(self, amount: int = 1) -> int:
+        """The value after adding to it."""
+        self.value += amount
+        return self.value
+
+
+class EventualCounter(DurableCounter, consistency="eventual"):
+    """The same, read without asking a majority."""
+
+
 class DedicatedCounter(Counter, isolation="dedicated"):
     """The same agent in a process of its own."""
 

@@ -1,15 +1,16 @@
-"""Where the cases run: a Ray cluster of two nodes on this machine, for as long as a case takes.
+"""Where the cases run: a Ray cluster of some nodes on this machine, for as long as a case takes.
 
 The client is the process that runs the command: a driver on the first node, on asyncio's own event
 loop. It does all asking, of agents and of raw actors alike. What is asked lives on the second node,
-called far. Ray has its default settings, but for the dashboard.
+called far, or on all of them. Ray has its default settings, but for the dashboard.
 """
 
 import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -52,16 +53,18 @@ class Site:
         address: Of the Ray cluster.
         far_id: Ray's id of the node that holds what is measured.
         root: Process whose descendants are the cluster's processes.
+        ending: Ends what a case has started beside Ray's processes.
     """
 
     address: str
     far_id: str
     root: int
     is_quick: bool
+    ending: ExitStack = field(default_factory=ExitStack)
 
-    async def connect(self, name: str = "default") -> AsyncCluster:
-        """The runtime of this name, started on both nodes when it is not there."""
-        return await AsyncCluster.connect(self.address, name=name, config=CONFIG)
+    async def connect(self, name: str = "default", config: ClusterConfig = CONFIG) -> AsyncCluster:
+        """The runtime of this name, started on all nodes when it is not there."""
+        return await AsyncCluster.connect(self.address, name=name, config=config)
 
     def raw(self, kind: type) -> Any:
         """A new raw async actor on the far node."""
@@ -122,17 +125,24 @@ class Case(Protocol):
         ...
 
 
-class TwoNodes:
-    """A Ray cluster with the client on one node and everything measured on the other."""
+class RayNodes:
+    """A Ray cluster with the client on its first node.
 
-    def __init__(self) -> None:
+    Args:
+        more: Nodes beside the first and the far one.
+    """
+
+    def __init__(self, more: int = 0) -> None:
         self._cluster = Cluster()
+        self._more = more
 
     def __enter__(self) -> Self:
-        """Start both nodes."""
+        """Start all nodes."""
         try:
             self._add(NEAR, include_dashboard=False)
             self._far_id = self._add(FAR)
+            for number in range(self._more):
+                self._add(f"{FAR}-{number + 2}")
             ray.init(self._cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         except BaseException:
             self.close()
@@ -151,14 +161,14 @@ class TwoNodes:
     def rounds(self, case: type[Case], count: int, *, is_quick: bool) -> Iterator[Samples]:
         """Prepare a case, then yield the samples of its rounds."""
         site = Site(self._cluster.address, self._far_id, os.getpid(), is_quick)
-        with asyncio.Runner() as runner:
+        with asyncio.Runner() as runner, site.ending:
             asked = case(site)
             runner.run(asked.prepare())
             for number in range(count):
                 yield runner.run(asked.round(number))
 
     def close(self) -> None:
-        """End both nodes, and whatever they left behind."""
+        """End all nodes, and whatever they left behind."""
         started = psutil.Process().children(recursive=True)
         ray.shutdown()
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
