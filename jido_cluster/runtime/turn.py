@@ -232,9 +232,7 @@ class TurnContext(Context):
         target = check_id(to if isinstance(to, str) else to.id)
         virtual = None if isinstance(to, str) else to.virtual_name
         if not isinstance(signal, Signal):
-            message = (  # type: ignore[unreachable]
-                f"send() takes a Signal, not {signal!r}; use Signal.of(Handler, ...)"
-            )
+            message = f"send() takes a Signal, not {signal!r}; use Signal.of(Handler, ...)"  # type: ignore[unreachable]
             raise InvalidInputError(message)
         session = self.session_text() if self._extra else None
         self._add((SEND, target, encode_signal(signal, self.agent_id), virtual, session))
@@ -269,8 +267,7 @@ class TurnContext(Context):
             ConfigError: An option is unknown or ill.
         """
         spec = action_spec_of(action)
-        checked = dump_options(check_options(options))
-        answer = self._reply_handler(reply)
+        checked, answer = dump_options(check_options(options)), self._reply_handler(reply)
         dumped = spec.dump_params(params)
         unique = self.nested_op(self.agent_id, spec.name, dumped).path.removeprefix("~")
         run_id = run_id_at(self._shard, unique)

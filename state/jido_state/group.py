@@ -218,9 +218,7 @@ class Group:
     def receive(self, sender: Replica, message: Message, now_ms: int) -> list[Effect]:
         """Handles a message of another replica of the group.
 
-        Args:
-            sender: Its node and the assignment in its own header, which travels with the message.
-            message: What it says.
+        The sender's assignment is that of its own header, which travels with the message.
         """
         due_ms = self._seat.due_ms
         self._begin(now_ms)
