@@ -166,7 +166,7 @@ def _not_started(error: BaseException) -> JidoError:
 
 
 async def _wait_ready(transport: RayTransport) -> None:
-    """Return when every living Ray node is a member.
+    """Return when every living Ray node is a member, or was one.
 
     Raises:
         ClusterUnavailableError: One is not, after two minutes; the message says why.

@@ -77,6 +77,7 @@ class ClusterSupervisorActor:
         self._nodes: dict[str, RayNode] = {}
         self._tended: dict[str, asyncio.Task[None]] = {}
         self._serving: set[str] = set()
+        self._served: set[str] = set()  # at some time; the runtime deals with their failures
         self._problems: dict[str, str] = {}
         self._code: tuple[int, list[bytes]] = (0, [])
         self._definitions: dict[str, bytes] = {}
@@ -118,6 +119,7 @@ class ClusterSupervisorActor:
         for node_id in self._tended.keys() - alive.keys():
             self._tended.pop(node_id).cancel()
             self._serving.discard(node_id)
+            self._served.discard(node_id)
         for node_id in alive.keys() - self._tended.keys():
             self._tended[node_id] = self._spawn(self._tend(alive[node_id]))
 
@@ -129,6 +131,7 @@ class ClusterSupervisorActor:
                 await call(handle.start.remote(self._about(node), *self._code), START_SECONDS)
                 self._problems.pop(node.name, None)
                 self._serving.add(node.id)
+                self._served.add(node.id)
                 await handle.watch.remote()
             except (RayError, PeerTroubleError, JidoError) as error:
                 if node.id not in self._serving:
@@ -155,13 +158,16 @@ class ClusterSupervisorActor:
     # -- what others ask
 
     async def missing(self) -> list[tuple[str, str]]:
-        """Living Ray nodes that do not serve yet, with the reason where one is known."""
+        """Living Ray nodes that have never served, with the reason where one is known.
+
+        One that has served and fails now is not waited for: Ray may take it for alive for long.
+        """
         await self._ready()
         alive = await asyncio.to_thread(_living_nodes)
         return [
             (node.name, self._problems.get(node.name, ""))
             for node in alive
-            if node.id not in self._serving
+            if node.id not in self._served
         ]
 
     async def ship(self, name: str, data: bytes) -> None:

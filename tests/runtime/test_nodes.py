@@ -411,6 +411,7 @@ class Guests:
                 visits = await once.call(Guest.visit)
             except (NoQuorumError, DeadlineExceededError):
                 self._most[ref] -= 1
+                await asyncio.sleep(0.05)  # where no majority was for long, it comes at once
                 continue
             except OutcomeUnknownError:
                 again = await outcome(once.call(Guest.visit))
