@@ -19,6 +19,7 @@ that client until n has come again or is acknowledged. Otherwise a host which be
 between two frames would take the second one's call first.
 """
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from jido_cluster.errors import JidoError, NoQuorumError, WireError
@@ -235,12 +236,17 @@ class Routes:
         return search
 
     def _ask(self, shard: int) -> None:
-        """Ask the next host who leads; one at a time."""
+        """Ask a host who leads, the one that was tried longest ago; one at a time.
+
+        Not simply the first that may be tried: two silent ones would be asked in turn for ever.
+        """
         search = self._search(shard)
         if search.question is not None:
             return
         hosts = self._client.view.candidates(shard)
-        host = next((host for host in hosts if self._is_open(shard, host)), None)
+        tried = search.tried
+        open_hosts = (host for host in hosts if self._is_open(shard, host))
+        host = min(open_hosts, key=lambda host: tried.get(host, -math.inf), default=None)
         if host is None:
             if all(self._client.is_gone(host) for host in hosts):
                 self._nobody_named(search)

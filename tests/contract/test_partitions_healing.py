@@ -5,7 +5,7 @@ In virtual time: an election's silence is eight minutes there, and passes in an 
 
 from collections import Counter as Count
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -134,13 +134,17 @@ def test_two_replicas_of_a_side_hold_a_turn() -> None:
     """Of five there are two in reach: that is no quorum, and one more than one."""
     config = ClusterConfig(shards=4, replicas=5, partition_strategy="continue_all")
     with Cluster.local(nodes=5, config=config, virtual_time=True) as cluster:
-        votes = cluster.spawn(Votes, new_id("votes-"))
+        spawned = (cluster.spawn(Votes, new_id("votes-")) for _ in range(40))
+        by_shard = {votes.info().shard: votes for votes in spawned}
+        assert len(by_shard) == config.shards  # so that silent replicas are asked first for some
         cluster.partition(["node-1", "node-2"])
         cluster.advance(SILENCE)
-        reply = request(cluster, votes, Votes.add)
-        assert (reply.value, reply.durability, reply.fence) == (2, "two", None)
+        for votes in by_shard.values():
+            reply = request(cluster, votes, Votes.add)
+            assert (reply.value, reply.durability, reply.fence) == (2, "two", None)
         cluster.heal()
-        until(cluster, lambda: votes.state().count.value == 2, "the merged count")
+        for votes in by_shard.values():
+            until(cluster, lambda: votes.state().count.value == 2, "the merged count")  # noqa: B023
 
 
 def test_an_object_stays_in_memory_and_a_failed_turn_leaves_nothing(cluster: LocalCluster) -> None:
@@ -227,7 +231,8 @@ def test_agents_are_made_and_ended_without_a_quorum(cluster: LocalCluster) -> No
     ended = cluster.spawn(Votes, new_id("votes-"))
     with split(cluster, ONE, TWO, THREE):
         ask(cluster, ended, Votes.add)
-        made = cluster.spawn(Votes, new_id("votes-"))
+        with ThreadPoolExecutor(1) as pool:  # finding who stands in takes time
+            made = wait_for(cluster, pool.submit(cluster.spawn, Votes, new_id("votes-")))
         assert made.call(Votes.add) == 1
         assert made.info().node == "node-1"
         assert [ask(cluster, cluster.ref(Door, "door-1"), Door.open) for _ in range(2)] == [1, 2]
