@@ -70,7 +70,7 @@ from jido_cluster.session import Session
 from jido_cluster.signals import Signal
 from jido_cluster.signals.handler import on
 from jido_cluster.sync_cluster import Cluster
-from jido_cluster.types import ActionInfo, AgentInfo, NodeInfo, Reply
+from jido_cluster.types import ActionInfo, AgentInfo, MovePlan, NodeInfo, Reply
 
 __all__ = [
     "Action",
@@ -109,6 +109,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidOutputError",
     "JidoError",
+    "MovePlan",
     "Needs",
     "NoCapableNodeError",
     "NoQuorumError",

@@ -12,29 +12,26 @@ import contextlib
 import shlex
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
+from jido_cluster.cli_output import describe, fail, print_table, reporting, show, to_text
 from jido_cluster.config import ClusterConfig
 from jido_cluster.connections import LOCAL, resolve_address
 from jido_cluster.errors import (
     ClusterUnavailableError,
     ConfigError,
     ExecutionError,
-    InternalError,
-    JidoError,
-    OutcomeUnknownError,
     UsageError,
 )
 from jido_cluster.sync_cluster import Cluster
-from jido_cluster.types import NodeInfo
+from jido_cluster.types import MovePlan, NodeInfo
 
 EXAMPLE = "examples.transcoding"
 DEFAULT_CLUSTER = "default"
@@ -113,14 +110,14 @@ def start(
 
     Nothing changes if it is running already.
     """
-    with _reporting(as_json):
+    with reporting(as_json):
         where = _address_of_ray(address)
         config = _config(modules or [], hosts_per_node, data_dir)
         _import_all(modules or [])
         with _connected(address, cluster, start=True, config=config) as connected:
             found = connected.nodes()
     document = _overview(cluster, where, found)
-    _show(document, as_json, lambda: print(_summary(document)))
+    show(document, as_json, lambda: print(_summary(document)))
 
 
 @app.command()
@@ -131,12 +128,12 @@ def stop(
 
     States stay in the data directories, and the Ray cluster goes on.
     """
-    with _reporting(as_json):
+    with reporting(as_json):
         where = _address_of_ray(address)
         with _connected(address, cluster, start=False) as connected:
             connected.shutdown()
     document = {"cluster": cluster, "address": where, "stopped": True}
-    _show(document, as_json, lambda: print(f"cluster {cluster!r} at {where} is stopped"))
+    show(document, as_json, lambda: print(f"cluster {cluster!r} at {where} is stopped"))
 
 
 @app.command()
@@ -148,7 +145,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Say what is up, and who leads what."""
-    with _reporting(as_json):
+    with reporting(as_json):
         where = resolve_address(address)
         with _connected(address, cluster, start=start) as connected:
             found = connected.nodes()
@@ -159,12 +156,12 @@ def status(
         silent = [node.name for node in found if not node.is_reachable]
         if silent:
             print(f"not everything answered on {', '.join(silent)}: the counts leave that out")
-        _print_table(
+        print_table(
             ["node", "status", "agents", "shards led", "load"],
             [[n.name, n.status, n.agents, n.shards_led, f"{n.load:.2f}"] for n in found],
         )
 
-    _show(document, as_json, write)
+    show(document, as_json, write)
 
 
 def _overview(cluster: str, where: str, found: Sequence[NodeInfo]) -> dict[str, Any]:
@@ -196,13 +193,13 @@ def nodes(
     as_json: Json = False,
 ) -> None:
     """List the nodes, by name."""
-    with _reporting(as_json), _connected(address, cluster, start=start) as connected:
+    with reporting(as_json), _connected(address, cluster, start=start) as connected:
         found = connected.nodes()
-    _show({"nodes": found}, as_json, lambda: _print_nodes(found))
+    show({"nodes": found}, as_json, lambda: _print_nodes(found))
 
 
 def _print_nodes(found: Sequence[NodeInfo]) -> None:
-    _print_table(
+    print_table(
         ["name", "id", "status", "reachable", "zone", "agents", "shards led", "load", "labels"],
         [
             [
@@ -226,6 +223,90 @@ def _labels(node: NodeInfo) -> list[str]:
     return [f"{key}={value}" for key, value in sorted(node.labels.items()) if value != node.id]
 
 
+# ------------------------------------------------------------------ nodes that come and go
+
+
+@app.command()
+def drain(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Its name or id.")],
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long to wait.",
+            show_default="for as long as something moves",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Move everything off a node, so that it can be stopped for good.
+
+    It cannot be taken back. It goes on when the command is ended; the same command then waits for
+    the rest.
+    """
+    with reporting(as_json), _connected(address, cluster, start=False) as connected:
+        plan = connected.options(timeout=timeout).drain(node)
+
+    def write() -> None:
+        print(f"node {node!r} has left the cluster: {_moved(plan)}")
+        if any(move.role == "replica" and move.to is None for move in plan.moves):
+            print("shards have fewer replicas now: too few nodes are left for all")
+
+    show(plan, as_json, write)
+
+
+@app.command()
+def preview(
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODE", help="A node that would come. May be given many times."),
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODE", help="A node that would be drained. As --add."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what would move if nodes came or left; nothing is changed."""
+    with reporting(as_json), _connected(address, cluster, start=False) as connected:
+        plan = connected.preview(add=add or [], remove=remove or [])
+
+    def write() -> None:
+        print(_moved(plan))
+        rows = [[one.shard, one.role, one.source or "-", one.to or "-"] for one in plan.moves]
+        print_table(["shard", "what", "from", "to"], rows)
+
+    show(plan, as_json, write)
+
+
+def _moved(plan: MovePlan) -> str:
+    replicas = sum(move.role == "replica" for move in plan.moves)
+    return (
+        f"replicas: {replicas}, preferred leaders: {len(plan.moves) - replicas}, agents copied: "
+        f"about {plan.agents}, bytes: about {plan.bytes}"
+    )
+
+
+@app.command()
+def explain(
+    agent_id: Annotated[str, typer.Argument(metavar="ID", help="The agent, there or not.")],
+    *,
+    address: Address = None,
+    cluster: Name = DEFAULT_CLUSTER,
+    as_json: Json = False,
+) -> None:
+    """Say why an agent is where it is, and who serves it."""
+    with reporting(as_json), _connected(address, cluster, start=False) as connected:
+        text = connected.explain(agent_id)
+    show({"agent": agent_id, "explanation": text}, as_json, lambda: print(text))
+
+
 # ------------------------------------------------------------------ agents and actions
 
 
@@ -243,11 +324,11 @@ def agents(
     as_json: Json = False,
 ) -> None:
     """List the agents, by id."""
-    with _reporting(as_json), _connected(address, cluster, start=start) as connected:
+    with reporting(as_json), _connected(address, cluster, start=start) as connected:
         found = sorted(connected.agents(prefix=prefix, type=type_name), key=lambda info: info.id)
 
     def write() -> None:
-        _print_table(
+        print_table(
             ["id", "type", "node", "shard", "consistency", "version", "in memory"],
             [
                 [
@@ -263,7 +344,7 @@ def agents(
             ],
         )
 
-    _show({"agents": found}, as_json, write)
+    show({"agents": found}, as_json, write)
 
 
 @app.command()
@@ -278,11 +359,11 @@ def actions(
 
     With --json, each has the schemas of its parameters and its result.
     """
-    with _reporting(as_json), _connected(address, cluster, start=start) as connected:
+    with reporting(as_json), _connected(address, cluster, start=start) as connected:
         found = connected.actions()
 
     def write() -> None:
-        _print_table(
+        print_table(
             ["name", "version", "tags", "nodes", "description"],
             [
                 [
@@ -296,7 +377,7 @@ def actions(
             ],
         )
 
-    _show({"actions": found}, as_json, write)
+    show({"actions": found}, as_json, write)
 
 
 @app.command()
@@ -333,14 +414,14 @@ def call(
 
     With --json, the document also says what the result rests on.
     """
-    with _reporting(as_json):
+    with reporting(as_json):
         params = _params(param or [])
         with _connected(address, cluster, start=start) as connected:
             ref = connected.ref(agent_id).options(timeout=timeout, op_id=op_id)
             reply = ref.request(signal, **params)
     value = reply.value
-    text = value if isinstance(value, str) else _to_text(value)
-    _show(reply, as_json, lambda: print(text))
+    text = value if isinstance(value, str) else to_text(value)
+    show(reply, as_json, lambda: print(text))
 
 
 def _params(given: Sequence[str]) -> dict[str, Any]:
@@ -379,16 +460,16 @@ def demo(context: typer.Context, *, as_json: Json = False) -> None:
     """
     arguments = list(context.args)
     started = time.monotonic()
-    with _reporting(as_json):
+    with reporting(as_json):
         code = _example()(arguments)
     if code and as_json:
         message = f"the demo ended with exit code {code}; its output says why"
-        _fail(ExecutionError(message), as_json, code)
+        fail(ExecutionError(message), as_json, code)
     if code:
         raise typer.Exit(code)  # it has said why
     seconds = round(time.monotonic() - started, 1)
     document = {"example": EXAMPLE, "arguments": arguments, "seconds": seconds}
-    _show(document, as_json, lambda: None)
+    show(document, as_json, lambda: None)
 
 
 def _example() -> Callable[[Sequence[str]], int]:
@@ -489,7 +570,7 @@ def _import_all(modules: Sequence[str]) -> None:
         try:
             import_module(module)
         except Exception as error:
-            message = f"module {module!r} cannot be imported here: {_describe(error)}"
+            message = f"module {module!r} cannot be imported here: {describe(error)}"
             raise ConfigError(message, module=module) from error
 
 
@@ -501,85 +582,6 @@ def _see_working_directory() -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-
-
-# ------------------------------------------------------------------ output
-
-
-@contextlib.contextmanager
-def _reporting(as_json: bool) -> Iterator[None]:
-    """End the command with one line, or one document, instead of a traceback."""
-    # Imported modules, Ray and the demo may print: the document has standard output to itself.
-    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    try:
-        with quiet:
-            yield
-    except UsageError as error:
-        _fail(error, as_json, 2)
-    except JidoError as error:
-        _fail(error, as_json, 1)
-    except Exception as error:  # noqa: BLE001 - the last resort: users get one line, never a stack
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{_describe(error)} ({Path(place.filename).name}:{place.lineno})"
-        _fail(InternalError(message), as_json, 1)
-
-
-def _fail(error: JidoError, as_json: bool, code: int) -> NoReturn:
-    """Print the error and end the command."""
-    if as_json:
-        print(_to_text({"error": error.to_dict()}))
-    else:
-        line = f"error: {error.kind}: {' '.join(error.message.split())}"
-        if isinstance(error, OutcomeUnknownError) and error.op_id:
-            line += f" (to repeat it safely: --op-id {error.op_id})"
-        if error.error_id:
-            line += f" (error id {error.error_id}, in the log of the node)"
-        print(line, file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def _show(document: object, as_json: bool, write: Callable[[], None]) -> None:
-    """Print the document, or what `write` prints for people."""
-    if as_json:
-        print(_to_text(document))
-    else:
-        write()
-    # Here and not at exit, when a reader that has left (`| head`) would be complained about.
-    sys.stdout.flush()
-
-
-def _to_text(value: object) -> str:
-    """JSON; what JSON has no number for ("NaN") is text, so that every parser reads it."""
-    return to_json(value, indent=2, inf_nan_mode="strings").decode()
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _is_terminal() -> bool:
-    return sys.stdout.isatty()
-
-
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: drawn on a terminal, else aligned columns that other programs can cut."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    if _is_terminal():
-        # It takes 150 ms to load, which pipes and documents need not wait for.
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*headings)
-        for row in texts:
-            table.add_row(*(Text(cell, overflow="fold") for cell in row))
-        Console(file=sys.stdout).print(table)
-        return
-    lines = [[heading.upper().replace(" ", "_") for heading in headings], *texts]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ It is a view of one connection that all views of a process share; `options` make
 `sync_cluster` has the `Cluster` that waits for this one.
 """
 
+import asyncio
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -11,6 +12,7 @@ from collections.abc import (
     Generator,
     Iterable,
     Mapping,
+    Sequence,
 )
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,7 @@ from typing import (
 
 from pydantic_core import from_json, to_json
 
+from jido_cluster import operating
 from jido_cluster.agent import Agent, spec_of
 from jido_cluster.config import ClusterConfig
 from jido_cluster.connection import (
@@ -50,8 +53,9 @@ from jido_cluster.refs import AsyncAgentRef, agent_info
 from jido_cluster.runrefs import AsyncRunRef, outcome_or_cancel, run_many, start_run
 from jido_cluster.runtime.listing import ACTIONS, LIST, STATISTICS
 from jido_cluster.runtime.operations import ENSURE, SPAWN
+from jido_cluster.runtime.view import Member
 from jido_cluster.session import Session
-from jido_cluster.types import ActionInfo, AgentInfo, NodeInfo
+from jido_cluster.types import ActionInfo, AgentInfo, MovePlan, NodeInfo
 
 if TYPE_CHECKING:
     from jido_cluster.testing import AsyncLocalCluster
@@ -153,7 +157,8 @@ class AsyncCluster:
         Args:
             nodes: How many, 1 to 64; they are called "node-1", "node-2" and so on.
             config: Settings.
-            data_dir: Where nodes keep durable state; unused while state is kept in memory.
+            data_dir: Unused: nodes of one process keep their state in memory, over `kill` and
+                `restart`, until the cluster is closed.
             resources: What `ctx.use` gives in place of these resources, in this whole process,
                 until the cluster is closed; for tests.
             virtual_time: Time stands still until `advance`; for tests.
@@ -459,33 +464,83 @@ class AsyncCluster:
         """The nodes, sorted by name."""
         connection = self._connection
         connection.check_usable()
-        found = []
-        for member in connection.client.view.members:
-            agents = shards = busy = 0
-            is_reachable = True
-            for host in member.hosts:
-                try:
-                    row = from_json(await self._ask_host(host, STATISTICS, at_most=REACH_SECONDS))
-                except (JidoError, ConnectionError):
-                    is_reachable = False
-                    continue
-                agents += row["agents"]
-                shards += row["shards"]
-                busy += row["busy"] + row["runs"]
-            found.append(
-                NodeInfo(
-                    id=member.id,
-                    name=member.name,
-                    status=member.status,
-                    is_reachable=is_reachable,
-                    zone=member.zone,
-                    labels=dict(member.labels),
-                    agents=agents,
-                    shards_led=shards,
-                    load=busy / max(member.weight, 1.0),
-                )
-            )
+        members = connection.client.view.members
+        found = await asyncio.gather(*map(self._node_info, members))
         return sorted(found, key=lambda info: info.name)
+
+    async def _node_info(self, member: Member) -> NodeInfo:
+        """A node, by what its hosts say of themselves."""
+        rows = await asyncio.gather(
+            *(self._ask_host(host, STATISTICS, at_most=REACH_SECONDS) for host in member.hosts),
+            return_exceptions=True,
+        )
+        counts = []
+        for row in rows:
+            if isinstance(row, bytes):
+                counts.append(from_json(row))
+            elif not isinstance(row, JidoError | ConnectionError):
+                raise row
+        busy = sum(one["busy"] + one["runs"] for one in counts)
+        return NodeInfo(
+            id=member.id,
+            name=member.name,
+            status=member.status,
+            is_reachable=0 < len(rows) == len(counts),
+            zone=member.zone,
+            labels=dict(member.labels),
+            agents=sum(one["agents"] for one in counts),
+            shards_led=sum(one["shards"] for one in counts),
+            load=busy / max(member.weight, 1.0),
+        )
+
+    async def preview(self, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> MovePlan:
+        """What would move if nodes came and left; nothing is changed.
+
+        It is what is then done, as long as nothing else happens meanwhile; with neither, what is
+        still to be done of what has happened.
+
+        Args:
+            add: Names of nodes that are not there; taken to be as large as those that are.
+            remove: Names or ids of nodes, as if they were drained.
+
+        Raises:
+            InvalidInputError: A name is nobody's, or somebody's already, or nobody would be left.
+        """
+        return await operating.preview(self._connection, add, remove, self._timeout)
+
+    async def drain(self, node: str, /) -> MovePlan:
+        """Move everything off a node, so that it can be stopped for good; what has moved.
+
+        Leaderships and replicas go to the other nodes, step by step; calls are served all along.
+        It returns when no replica and no leadership is on the node and `nodes()` lists it no more.
+        It waits for streams, and for runs that are tracked on the node. With fewer nodes left than
+        `replicas`, shards have fewer replicas from then on: in the plan, moves to None.
+
+        A drain cannot be taken back. It goes on when its caller is cancelled or gone: called again,
+        this waits for the rest. The machine comes back as a new node, with an empty directory.
+
+        Args:
+            node: Name or id of the node.
+
+        Raises:
+            InvalidInputError: There is no such node.
+            UnavailableError: It cannot go, and nothing was changed: it is the last one, or another
+                replica of one of its shards is missing; the message says which.
+            StillRunningError: It goes on, but nothing has moved for `call_timeout`, or it has taken
+                the whole `options(timeout=)`; the message says what is left, and what that waits
+                for (`details["left"]` groups, `details["why"]`).
+        """
+        return await operating.drain(self._connection, node, self._timeout)
+
+    async def explain(self, agent_id: str, /) -> str:
+        """Why an agent is where it is, and who serves it now; lines for people, not for programs.
+
+        The agent need not exist: it says where it would be.
+
+        Raises:
+            InvalidInputError: The id is malformed.
+        """
+        return await operating.explain(self._connection, agent_id, self._timeout)
 
     async def actions(self, *, name: str | None = None, tag: str | None = None) -> list[ActionInfo]:
         """The actions that can run, sorted by name; with `name` or `tag`, only those."""

@@ -4,7 +4,7 @@ It runs an `AsyncCluster` on a portal thread and waits for it, so that scripts, 
 notebooks need no event loop.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -20,7 +20,7 @@ from jido_cluster.portal import Portal
 from jido_cluster.refs import AgentRef, AsyncAgentRef
 from jido_cluster.runrefs import RunRef
 from jido_cluster.session import Session
-from jido_cluster.types import ActionInfo, AgentInfo, NodeInfo
+from jido_cluster.types import ActionInfo, AgentInfo, MovePlan, NodeInfo
 
 if TYPE_CHECKING:
     from jido_cluster.testing import LocalCluster
@@ -258,6 +258,18 @@ class Cluster:
     def nodes(self) -> list[NodeInfo]:
         """As `AsyncCluster.nodes`."""
         return self._portal.call(self._inner.nodes())
+
+    def preview(self, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> MovePlan:
+        """As `AsyncCluster.preview`."""
+        return self._portal.call(self._inner.preview(add=add, remove=remove))
+
+    def drain(self, node: str, /) -> MovePlan:
+        """As `AsyncCluster.drain`."""
+        return self._portal.call(self._inner.drain(node))
+
+    def explain(self, agent_id: str, /) -> str:
+        """As `AsyncCluster.explain`."""
+        return self._portal.call(self._inner.explain(agent_id))
 
     def actions(self, *, name: str | None = None, tag: str | None = None) -> list[ActionInfo]:
         """As `AsyncCluster.actions`."""

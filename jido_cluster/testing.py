@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jido_cluster._local.clock import VirtualLoop
-from jido_cluster._local.runtime import LocalRuntime, LocalTransport, check_local
+from jido_cluster._local.places import LocalTransport
+from jido_cluster._local.runtime import LocalRuntime, check_local
 from jido_cluster.agent import Agent, spec_of
 from jido_cluster.cluster import AsyncCluster
 from jido_cluster.config import ClusterConfig
@@ -52,7 +53,7 @@ class AsyncLocalCluster(AsyncCluster):
         await self._runtime.kill(node)
 
     async def restart(self, node: str) -> None:
-        """Bring a killed node back, with what its disks hold.
+        """Bring a killed node back, with what its disks hold; a drained one joins anew, empty.
 
         Raises:
             UsageError: It is up.

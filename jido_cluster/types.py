@@ -18,7 +18,8 @@ class AgentInfo:
     Attributes:
         node: Name of the node it lives on.
         version: Number of commits since it was spawned, >= 0.
-        replicas: Names of the nodes that hold its shard, distinct, the leader first.
+        replicas: Names of the nodes that hold its shard, distinct, in the order of preference:
+            the first one is to lead it; `node` is the one that does.
         is_active: Whether its object is in memory.
     """
 
@@ -61,6 +62,11 @@ class NodeInfo:
     """One node.
 
     Attributes:
+        status: How far it has come: "joining", "up", "leaving" (it is being drained) or "down".
+            One that has left is listed no more.
+        is_reachable: Whether all its processes answered, within some seconds.
+        agents: How many it leads, as far as their records have come to it.
+        shards_led: How many it leads.
         load: Turns and runs under way for each core, >= 0.
     """
 
@@ -73,6 +79,38 @@ class NodeInfo:
     agents: int
     shards_led: int
     load: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """One replica or leadership of a shard that goes from node to node.
+
+    Attributes:
+        source: Name of the node it leaves; None where the shard gets one more replica.
+        to: Name of the node it goes to; None where the shard has one replica less from then on.
+        role: "leader": another node is to lead, and nothing is copied.
+    """
+
+    shard: int
+    source: str | None
+    to: str | None
+    role: Literal["replica", "leader"]
+
+
+@dataclass(frozen=True)
+class MovePlan:
+    """What moves, or would move, when nodes come and go.
+
+    Attributes:
+        moves: By shard; replicas before leaderships.
+        agents: How many agents are in the shards that are copied; about, since they change.
+        bytes: What is copied, in all: the states of those agents for each new replica, as they are
+            stored; what is remembered beside them (operations, outboxes, timers) comes on top.
+    """
+
+    moves: tuple[Move, ...]
+    agents: int
+    bytes: int
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from jido_cluster import (
     OutcomeUnknownError,
     action,
     cli,
+    cli_output,
     on,
 )
 from jido_cluster.testing import LocalCluster
@@ -112,6 +113,15 @@ def document(*arguments: str) -> dict[str, Any]:
     return found
 
 
+def failure_once(*arguments: str) -> dict[str, Any]:
+    """The error of a command that is not to be given twice."""
+    result = run(*arguments, "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    error = json.loads(result.stdout)["error"]
+    assert isinstance(error, dict)
+    return error
+
+
 def failure(*arguments: str, code: int = 1) -> dict[str, Any]:
     """The error of a command; it is the same one for people and, with `--json`, for programs."""
     plain = run(*arguments)
@@ -163,7 +173,7 @@ def test_nodes_are_listed_for_people(connect: Connect) -> None:
 
 def test_a_terminal_gets_a_drawn_table(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal the table is drawn as wide as that is; long cells fold, none is cut."""
-    monkeypatch.setattr(cli, "_is_terminal", lambda: True)
+    monkeypatch.setattr(cli_output, "_is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "100")
     connect.cluster.spawn(Shelf, "x" * 128)
     drawn = run("agents").stdout
@@ -182,7 +192,7 @@ def test_labels_are_shown(
     node = connect.cluster.nodes()[0]
     labels = {"gpu": "[b]l4[/b]", "ray.io/node-id": node.id}
     monkeypatch.setattr(LocalCluster, "nodes", lambda _: [replace(node, labels=labels)])
-    monkeypatch.setattr(cli, "_is_terminal", lambda: is_terminal)
+    monkeypatch.setattr(cli_output, "_is_terminal", lambda: is_terminal)
     monkeypatch.setenv("COLUMNS", "150")
     shown = run("nodes").stdout
     assert "gpu=[b]l4[/b]" in shown
@@ -217,6 +227,37 @@ def test_status_says_what_its_counts_leave_out(
     assert result.exit_code == 0
     assert "not everything answered on node-1:" in result.stdout
     assert len(result.stdout.splitlines()) == 6
+
+
+def test_a_node_is_drained_and_what_moved_is_told(connect: Connect) -> None:
+    """A preview says the same before; afterwards the node is not listed any more."""
+    shown = run("preview", "--remove", "node-3").stdout
+    connect.cluster = Cluster.local(nodes=3)  # the other one ended with the command
+    plan = document("preview", "--remove", "node-3")
+    assert {move["to"] for move in plan["moves"] if move["role"] == "replica"} == {None}
+    connect.cluster = Cluster.local(nodes=3)
+    text = run("drain", "node-3").stdout
+    assert text.startswith("node 'node-3' has left the cluster: replicas: 256, preferred leaders: ")
+    assert "shards have fewer replicas now" in text
+    assert shown.split(", agents", maxsplit=1)[0] in text
+    assert shown.splitlines()[1].split() == ["SHARD", "WHAT", "FROM", "TO"]
+    assert shown.splitlines()[2].split() == ["0", "replica", "node-3", "-"]
+
+
+def test_a_drain_that_is_refused_is_one_line(connect: Connect) -> None:
+    connect.cluster = Cluster.local(nodes=1)
+    error = failure_once("drain", "node-1")
+    assert (error["kind"], error["retryable"]) == ("unavailable", True)
+    assert "no other node is up" in error["message"]
+
+
+def test_an_agents_place_is_explained(connect: Connect) -> None:
+    text = run("explain", "shelf-1").stdout
+    assert text.startswith("agent 'shelf-1' is in shard ")
+    connect.cluster = Cluster.local(nodes=3)
+    found = document("explain", "shelf-1")
+    assert found["agent"] == "shelf-1"
+    assert "leads it now" in found["explanation"]
 
 
 def test_agents_are_listed(connect: Connect) -> None:
@@ -550,6 +591,7 @@ def test_start_names_the_folder_of_the_state(connect: Connect) -> None:
     """Also when it is the only setting; a relative one is of the working directory."""
     assert run("start", "--data-dir", "states").exit_code == 0
     assert connect.asked["config"] == ClusterConfig(data_dir=Path.cwd() / "states")
+    connect.cluster = Cluster.local(nodes=3)
     assert run("start").exit_code == 0
     assert connect.asked["config"] is None
 
@@ -678,7 +720,10 @@ def test_a_demo_that_is_not_there_says_how_to_get_it(
 def test_help_names_every_command() -> None:
     """Without a command there is help, and all commands are in it."""
     text = run("--help").stdout
-    for name in ("start", "stop", "status", "nodes", "agents", "actions", "call", "demo"):
+    for name in (
+        *("start", "stop", "status", "nodes", "drain", "preview", "explain"),
+        *("agents", "actions", "call", "demo"),
+    ):
         assert f"\n  {name} " in text
         assert "--json" in run(name, "--help").stdout
 

@@ -1,37 +1,35 @@
-"""A cluster in one process: nodes and their hosts, all on one loop.
+"""A cluster in one process: nodes, their hosts, and the root group, all on one loop.
 
 The code between the ports is the one that runs on Ray. What is different: frames are handed over
 instead of sent, a dedicated agent's worker is an object instead of a process, an action runs as a
-task instead of on another machine, and `kill` is known to everybody at once. What nodes know is
-known to all at once, but not across a cut of the network (`splits`).
+task instead of on another machine (`places`), and `kill` is known to everybody at once. What nodes
+know is known to all at once, but not across a cut of the network (`splits`).
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from jido_cluster._local.clock import VirtualLoop
 from jido_cluster._local.disk import MemoryDisk
-from jido_cluster._local.peers import OUTSIDE, LocalPeers, Switchboard
+from jido_cluster._local.peers import OUTSIDE, WHOLE, LocalPeers, Switchboard
+from jido_cluster._local.places import LocalScheduler, LocalTransport, LocalWorkers
+from jido_cluster._local.root import LocalRoot
 from jido_cluster._local.splits import Splits
 from jido_cluster.config import ClusterConfig
-from jido_cluster.errors import InvalidInputError, UsageError
+from jido_cluster.errors import InvalidInputError, NoQuorumError, UsageError
 from jido_cluster.exec.context import ClusterBinding
-from jido_cluster.exec.stream import Put
 from jido_cluster.ids import new_id
-from jido_cluster.ports import PeerGoneError, PeerTroubleError
-from jido_cluster.runtime.actions import import_modules, run_request
+from jido_cluster.runtime.actions import import_modules
 from jido_cluster.runtime.host import ShardHost
 from jido_cluster.runtime.peer_messages import Leads
 from jido_cluster.runtime.replicas import Replicas, part_of_shard
 from jido_cluster.runtime.schedules import next_due
-from jido_cluster.runtime.view import Lead, Member, View
-from jido_cluster.runtime.wire import unpack
-from jido_cluster.runtime.worker import Worker
+from jido_cluster.runtime.view import Lead, Member, MemberStatus, View
 from jido_placement.changes import apply_all
-from jido_placement.commands import BecomeUp, Command, Join
+from jido_placement.commands import Accepted, BecomeUp, Command, Join
 from jido_placement.record import ROOT, MemberRecord, Record, found
 from jido_placement.rehearsal import preview
 from jido_placement.steps import World
@@ -63,21 +61,35 @@ class LocalNode:
         self.name = name
         self.index = index
         self.boot = 1
+        self.life = 1
         self.disks = [MemoryDisk() for _ in range(hosts)]
         self.peers: list[LocalPeers] = []
         self.hosts: dict[str, ShardHost] = {}
         self.transports: list[LocalTransport] = []  # of its hosts
         self.runs: set[asyncio.Task[Any]] = set()
         self.is_up = False
+        self.has_left = False
 
     @property
     def id(self) -> str:
         """Stays its own over restarts, as its disks do."""
-        return f"{self.name}.id"
+        return _id_of(self.index)
+
+    @property
+    def supervisor(self) -> str:
+        """Where control requests go."""
+        return f"supervisor/{self.name}.{self.life}"
 
     def addresses(self) -> tuple[str, ...]:
         """Addresses of its hosts, in this life of the node."""
-        return tuple(f"host/{self.name}.{self.boot}/{part}" for part in range(len(self.disks)))
+        return tuple(f"host/{self.name}.{self.life}/{part}" for part in range(len(self.disks)))
+
+    def start_over(self, index: int) -> None:
+        """Be another member, with empty disks."""
+        self.index = index
+        self.boot = 0
+        self.disks = [MemoryDisk() for _ in self.disks]
+        self.has_left = False
 
     def open_peers(self, switchboard: Switchboard, cluster_id: str) -> None:
         """Links for the processes of a new life of the node; part 0 is nobody's but listens."""
@@ -98,7 +110,9 @@ class _Ears:
     def received(self, node: int, part: int, messages: list[Any]) -> None:
         """As the port says."""
         for message in messages:
-            if type(message) is Leads and node == self._node.index:
+            if type(message) is not Leads:
+                self._runtime.root.received(node, part, message)
+            elif node == self._node.index:
                 self._runtime.take_leads(node, message)
 
     def gone(self, node: int, part: int) -> None:
@@ -120,7 +134,8 @@ class LocalRuntime:
         hosts = config.hosts_per_node or 1
         self.nodes = {f"node-{n + 1}": LocalNode(f"node-{n + 1}", n, hosts) for n in range(count)}
         self.started = time.time() - self.loop.time()
-        self.record = _formed(count, config)
+        record = _formed(count, config)
+        self.root = LocalRoot(record, self)
         self.switchboard = Switchboard()
         self.outside: list[LocalTransport] = []  # of callers
         self.sending: dict[asyncio.Task[bytes], tuple[int, int]] = {}  # frames: from and to where
@@ -129,7 +144,11 @@ class LocalRuntime:
         self._make_binding = make_binding
         self._changed = asyncio.Event()
         self._preferring: asyncio.TimerHandle | None = None
-        self._views = {self.switchboard.side(OUTSIDE): self._first_view()}
+        self._has_started = False
+        self._epoch = record.epoch  # of views: rises with all that they show
+        # By side: the newest record that is known there, and what it and its leaders come to.
+        self._records = {WHOLE: record}
+        self._views = {WHOLE: self._first_view(record)}
         self.splits = Splits(self)
 
     @property
@@ -141,46 +160,55 @@ class LocalRuntime:
         """What can be known on the side that a node is on."""
         return self._views[self.switchboard.side(node)]
 
-    def views_follow(self) -> None:
-        """The network was cut or joined: what each side knows from now on."""
-        known = list(dict.fromkeys(map(id, self._views.values())))
-        views = [next(one for one in self._views.values() if id(one) == which) for which in known]
-        sides = {self.switchboard.side(node.index) for node in self.nodes.values()}
-        whole = views[0]
-        for other in views[1:]:
-            whole = whole.merge(other)
-        self._views = dict.fromkeys((*sides, self.switchboard.side(OUTSIDE)), whole)
-        self._counter += 1
-        whole.source = f"local:{self._counter}"
-        self._tell_changed()
+    def record_at(self, node: int) -> Record:
+        """The newest record that is known on the side that a node is on."""
+        return self._records[self.switchboard.side(node)]
 
-    def _first_view(self) -> View:
-        members = []
+    def views_follow(self) -> None:
+        """The network was cut or joined: what was known before is known on all sides."""
+        leads = self._views[next(iter(self._views))]
+        for view in self._views.values():
+            leads = leads.merge(view)
+        sides = {self.switchboard.side(node.index) for node in self.nodes.values()}
+        sides.add(self.switchboard.side(OUTSIDE))
+        self._records = dict.fromkeys(sides, self.root.record)
+        self._views = dict.fromkeys(sides, leads)
+        self.root.tell_all()
+        self.show_record()
+
+    def _first_view(self, record: Record) -> View:
         for node in self.nodes.values():
-            members.append(self._member(node))
             for part, disk in enumerate(node.disks, 1):
-                for number, group in enumerate(self.record.shards):
+                for number, group in enumerate(record.shards):
                     mine = [one for one in group.replicas if one.node == node.index]
                     if mine and part_of_shard(number, len(node.disks)) == part:
                         disk.format(number, mine[0], group.config)
-        replicas = tuple(
-            tuple(one.node for one in group.config.voters) for group in self.record.shards
-        )
-        record = self.record
-        leads = (None,) * len(replicas)
-        return View(
-            record.cluster_id, record.recovery_no, record.epoch, tuple(members), replicas, leads
-        )
+        return self._make_view(record, (None,) * len(record.shards))
 
-    def _member(self, node: LocalNode) -> Member:
+    def _make_view(self, record: Record, leads: tuple[Lead | None, ...]) -> View:
+        """Of a record, and of who is up."""
+        members = tuple(self._member(one) for one in record.members)
+        replicas = tuple(
+            tuple(dict.fromkeys(one.node for one in group.config.members))
+            for group in record.shards
+        )
+        return View(record.cluster_id, record.recovery_no, self._epoch, members, replicas, leads)
+
+    def _member(self, member: MemberRecord) -> Member:
+        node = self.node_at(member.node)
+        if node is None:  # it has left, which is not known on the side that this is for
+            return Member(node=member.node, id=member.id, name=member.name, status="down")
+        # A node that was killed: the record still has it as it was, since nothing of it is moved.
+        is_known_dead = self._has_started and not node.is_up
+        status = "down" if is_known_dead else member.status.name.lower()
         return Member(
             node=node.index,
             id=node.id,
             name=node.name,
-            status="up",
+            status=cast("MemberStatus", status),
             boot=node.boot,
-            life=1,
-            supervisor=f"supervisor/{node.name}",
+            life=node.life,
+            supervisor=node.supervisor,
             hosts=node.addresses(),
             resources={"CPU": CORES},
         )
@@ -189,7 +217,8 @@ class LocalRuntime:
         """Bring all nodes up."""
         for node in self.nodes.values():
             node.is_up = True
-            node.open_peers(self.switchboard, self.record.cluster_id)
+            node.open_peers(self.switchboard, self.root.record.cluster_id)
+        self._has_started = True
         for node in self.nodes.values():
             self._introduce(node)
             self._make_hosts(node)
@@ -265,7 +294,7 @@ class LocalRuntime:
 
         return Node(
             node.index,
-            self.record,
+            self.record_at(node.index),
             disk.stored(),
             service,
             self._settings,
@@ -280,15 +309,21 @@ class LocalRuntime:
         view = self._views[side]
         for shard, ballot in leads.rows:
             view = view.with_lead(shard, Lead(ballot, node))
-        self._show(side, view)
+        if view is not self._views[side]:
+            self._show(side, view)
+            self.root.look_soon()
 
     def _prefer(self) -> None:
         """Have shards led where they are to be, a while after nodes have come or gone."""
         is_done = True
         for host in self.hosts():
-            reachable = host.replicas.core.reachable
+            core = host.replicas.core
             for shard in host.replicas.led_shards():
-                first = next((one for one in self.view.replicas[shard] if one in reachable), None)
+                config = core.groups[shard].config
+                if config.is_joint:
+                    continue  # who is to lead it then is not settled yet
+                able = (one.node for one in config.voters if one.node in core.reachable)
+                first = next(able, None)
                 if first is not None:
                     is_done = host.replicas.hand_over(shard, first) and is_done
         if not is_done:
@@ -300,16 +335,19 @@ class LocalRuntime:
             self._preferring.cancel()
         self._preferring = self.loop.call_later(PREFER_SECONDS, self._prefer)
 
-    def _show_member(self, member: Member, *, is_gone: bool = False) -> None:
-        """A node has come or gone: all sides know."""
-        for side, view in list(self._views.items()):
-            members = tuple(member if one.node == member.node else one for one in view.members)
+    def show_record(self) -> None:
+        """The record has changed, or a node has come or gone: all sides know that can."""
+        if self.root.side is not None:
+            self._records[self.root.side] = self.root.record
+        up = {node.index for node in self.up()}
+        self._epoch += 1
+        for side, record in self._records.items():
+            there = up.intersection(one.node for one in record.members)
             leads = tuple(
-                None if is_gone and lead is not None and lead.node == member.node else lead
-                for lead in view.leads
+                None if lead is None or lead.node not in there else lead
+                for lead in self._views[side].leads
             )
-            cluster, recovery, epoch = view.cluster_id, view.recovery_no, view.epoch + 1
-            self._show(side, View(cluster, recovery, epoch, members, view.replicas, leads))
+            self._show(side, self._make_view(record, leads))
 
     def _show(self, side: int, view: View) -> None:
         if view is self._views[side]:
@@ -327,9 +365,13 @@ class LocalRuntime:
         """Return when some side has another view."""
         await self._changed.wait()
 
+    def up(self) -> list[LocalNode]:
+        """The nodes whose processes run."""
+        return [node for node in self.nodes.values() if node.is_up]
+
     def hosts(self) -> list[ShardHost]:
         """Those of all nodes that are up."""
-        return [host for node in self.nodes.values() if node.is_up for host in node.hosts.values()]
+        return [host for node in self.up() for host in node.hosts.values()]
 
     def wall(self) -> float:
         """Time for people: that of the loop, on a calendar."""
@@ -351,6 +393,16 @@ class LocalRuntime:
         """The node, if it is up in the life that has this id."""
         return next((n for n in self.nodes.values() if n.id == id_ and n.is_up), None)
 
+    def node_at(self, index: int) -> LocalNode | None:
+        """The node that is this member; None when none is any more."""
+        return next((node for node in self.nodes.values() if node.index == index), None)
+
+    def supervised(self, supervisor: str) -> LocalNode | None:
+        """The node with this supervisor, if it is up."""
+        return next(
+            (n for n in self.nodes.values() if n.supervisor == supervisor and n.is_up), None
+        )
+
     def named(self, name: str) -> LocalNode:
         """The node with this name or id.
 
@@ -367,8 +419,12 @@ class LocalRuntime:
         """End a node at once, as if its machine had lost power."""
         node = self.named(name)
         if not node.is_up:
-            message = f"node {name!r} is down already"
+            what = "has left the cluster" if node.has_left else "is down"
+            message = f"node {name!r} {what} already"
             raise UsageError(message)
+        await self._end(node)
+
+    async def _end(self, node: LocalNode) -> None:
         node.is_up = False
         hosts, node.hosts = list(node.hosts.values()), {}
         for run in list(node.runs):
@@ -378,7 +434,7 @@ class LocalRuntime:
         self._disconnect(node)
         for peers in node.peers:
             peers.close()
-        self._show_member(replace(self._member(node), status="down"), is_gone=True)
+        self.show_record()
         self.splits.look()
 
     def _disconnect(self, node: LocalNode) -> None:
@@ -390,21 +446,44 @@ class LocalRuntime:
                     host.disconnected(transport)
 
     async def restart(self, name: str) -> None:
-        """Bring a killed node back, with what its disks hold."""
+        """Bring a killed node back, with what its disks hold; one that has left joins anew."""
         node = self.named(name)
         if node.is_up:
             message = f"node {name!r} is up; kill it first"
             raise UsageError(message)
+        if node.has_left:
+            self._join_anew(node)
         node.boot += 1
+        node.life += 1
         node.is_up = True
-        node.open_peers(self.switchboard, self.record.cluster_id)
+        node.open_peers(self.switchboard, self.root.record.cluster_id)
         self._introduce(node)
-        self._show_member(self._member(node))
+        self.show_record()
         self._make_hosts(node)
         self.splits.look()
         for host in node.hosts.values():
             await host.start()
+        self.root.apply(BecomeUp(node.index, 1))
         self.prefer_later()
+
+    def _join_anew(self, node: LocalNode) -> None:
+        index = self.root.record.next_node
+        if self.root.side != self.switchboard.side(index):
+            message = f"node {node.name!r} cannot join now: no majority of the nodes is in reach"
+            raise NoQuorumError(message, retry_after=1.0)
+        node.start_over(index)
+        joined = self.root.apply(Join(node.id, index, node.name, (), 1.0, None, ""))
+        assert isinstance(joined, Accepted), joined
+
+    async def leave(self, index: int) -> None:
+        """A node is no member any more: its processes end when the runs on it have."""
+        node = self.node_at(index)
+        assert node is not None
+        node.has_left = True
+        if node.runs:
+            await asyncio.wait(node.runs)
+        if node.is_up and node.index == index:
+            await self._end(node)
 
     async def settle(self) -> None:
         """Return when nothing is in flight: no call, no turn, no run, no move."""
@@ -427,6 +506,7 @@ class LocalRuntime:
         if self._preferring is not None:
             self._preferring.cancel()
         self.splits.close()
+        self.root.close()
         for node in self.nodes.values():
             if node.is_up:
                 node.is_up = False
@@ -439,138 +519,20 @@ class LocalRuntime:
 MakeBinding = Callable[[Any], ClusterBinding]
 
 
+def _id_of(index: int) -> str:
+    """The uuid of the node with this index; of one that joins again it is another one."""
+    return f"node-{index + 1}.id"
+
+
 def _formed(count: int, config: ClusterConfig) -> Record:
     """The record of a cluster that has formed: all nodes up, every shard with its replicas."""
-    founder = MemberRecord(0, "node-1.id", 1, 0, "node-1")
+    founder = MemberRecord(0, _id_of(0), 1, 0, "node-1")
     record = found(new_id(), founder, shards=config.shards, replicas=config.replicas, expect=count)
     commands: list[Command] = []
     for node in range(1, count):
-        commands.append(Join(f"node-{node + 1}.id", node, f"node-{node + 1}", (), 1.0, None, ""))
+        commands.append(Join(_id_of(node), node, f"node-{node + 1}", (), 1.0, None, ""))
         commands.append(BecomeUp(node, 1))
     return preview(apply_all(record, commands)[0], World()).record
-
-
-class LocalTransport:
-    """Hands frames over on the loop; both sides still pack and unpack them.
-
-    Args:
-        runtime: Of the cluster.
-        node: Index of the node it is on; `OUTSIDE` for that of a caller.
-    """
-
-    def __init__(self, runtime: LocalRuntime, node: int = OUTSIDE) -> None:
-        self._runtime = runtime
-        self.node = node
-        if node == OUTSIDE:
-            runtime.outside.append(self)
-
-    def send(self, host: str, frame: bytes) -> "asyncio.Future[bytes]":
-        """As the port says."""
-        runtime = self._runtime
-        place = runtime.place(host)
-        if place is not None and not runtime.switchboard.is_joined(self.node, place.index):
-            failed: asyncio.Future[bytes] = runtime.loop.create_future()
-            message = f"host {host} cannot be reached"
-            failed.set_exception(PeerTroubleError(message, was_sent=False))
-            return failed
-        task = runtime.loop.create_task(self._send(host, frame))
-        if place is not None:
-            runtime.sending[task] = (self.node, place.index)
-            task.add_done_callback(runtime.sending.pop)
-        return task
-
-    async def _send(self, address: str, frame: bytes) -> bytes:
-        host = self._runtime.host(address)
-        if host is None:
-            message = f"host {address} is down"
-            raise PeerGoneError(message, was_sent=False)
-        answer = await host.frame(frame, self)
-        if host.is_closed:
-            message = f"host {address} went down before it could answer"
-            raise PeerGoneError(message)
-        return answer
-
-    async def ask(self, supervisor: str, operation: str, data: bytes) -> bytes:
-        """As the port says; nobody is there to be asked."""
-        message = f"{supervisor} answers nothing"
-        raise PeerTroubleError(message)
-
-    async def newer_view(self, source: str) -> View:
-        """As the port says."""
-        while (view := self._runtime.view_at(self.node)).source == source:
-            await self._runtime.wait_change()
-        return view
-
-
-class LocalScheduler:
-    """Runs actions as tasks that die with their node."""
-
-    def __init__(self, runtime: LocalRuntime) -> None:
-        self._runtime = runtime
-
-    async def run(
-        self, node: Member, request: bytes, resources: Mapping[str, float], run_id: str
-    ) -> bytes:
-        """As the port says."""
-        place = self._runtime.node_by_id(node.id)
-        if place is None:
-            message = f"node {node.name} is down"
-            raise PeerTroubleError(message)
-        host = next(iter(place.hosts.values()))
-        task = self._runtime.loop.create_task(run_request(request, node.name, host.binding))
-        place.runs.add(task)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if place.is_up or self._runtime.node_by_id(node.id) is place:
-                raise
-            message = f"node {node.name} went down under the run"
-            raise PeerTroubleError(message) from None
-        finally:
-            task.cancel()
-            place.runs.discard(task)
-
-
-class LocalWorkers:
-    """Gives out workers that are objects of this process."""
-
-    def __init__(self, runtime: LocalRuntime, node: LocalNode) -> None:
-        self._runtime = runtime
-        self._node = node
-
-    async def acquire(
-        self, options: Mapping[str, Any] | None, needs: list[Any] | None
-    ) -> "LocalWorker":
-        """As the port says; options of Ray actors mean nothing here."""
-        host = next(iter(self._node.hosts.values()))
-        return LocalWorker(Worker(host.binding))
-
-
-class LocalWorker:
-    """A worker in this process."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self.is_closed = False
-
-    async def turn(self, request: bytes, timeout: float | None) -> bytes:
-        """As the port says."""
-        self._check()
-        return await self._worker.turn(unpack(request))
-
-    async def stream(self, request: bytes, timeout: float | None, put: Put) -> bytes:
-        """As the port says."""
-        self._check()
-        return await self._worker.turn(unpack(request), put)
-
-    def close(self) -> None:
-        """As the port says."""
-        self.is_closed = True
-
-    def _check(self) -> None:
-        if self.is_closed:
-            message = "the worker was closed"
-            raise PeerGoneError(message)
 
 
 def check_local(config: ClusterConfig | None) -> ClusterConfig:

@@ -7,6 +7,7 @@ through the stages of healing.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -29,11 +30,10 @@ class Splits:
 
     def __init__(self, runtime: "LocalRuntime") -> None:
         self._runtime = runtime
-        nodes = runtime.nodes.values()
-        self._healing = {
-            node.index: Healing(stable_ms=STABLE_MS, retry_ms=RETRY_MS) for node in nodes
-        }
-        self._admitted = {node.index: frozenset(Strategy) for node in nodes}
+        self._healing: defaultdict[int, Healing] = defaultdict(
+            lambda: Healing(stable_ms=STABLE_MS, retry_ms=RETRY_MS)
+        )
+        self._admitted: dict[int, frozenset[Strategy]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def partition(self, sides: Sequence[Sequence[str]]) -> None:
@@ -98,35 +98,38 @@ class Splits:
 
     def look(self) -> None:
         """Tell each node whom it reaches, and whom it may serve; go on with the healing."""
-        up = [node for node in self._runtime.nodes.values() if node.is_up]
+        up = self._runtime.up()
         for node in up:
             contacts = self._contacts(node, up)
-            holds = self._strategies(contacts)
+            holds = self._strategies(node, contacts)
             for host in node.hosts.values():
                 host.replicas.core.reachable = contacts
                 host.replicas.core.admitted = holds
-            before, self._admitted[node.index] = self._admitted[node.index], holds
+            before = self._admitted.get(node.index, frozenset(Strategy))
+            self._admitted[node.index] = holds
             for strategy in Strategy:
                 if (strategy in before) != (strategy in holds):
                     note_admission(node.name, strategy, is_admitted=strategy in holds)
         self._heal()
+        self._runtime.root.look_soon()
 
     def _contacts(self, node: "LocalNode", up: "Sequence[LocalNode]") -> frozenset[int]:
         is_joined = self._runtime.switchboard.is_joined
         return frozenset(one.index for one in up if is_joined(node.index, one.index))
 
-    def _strategies(self, contacts: frozenset[int]) -> frozenset[Strategy]:
+    def _strategies(self, node: "LocalNode", contacts: frozenset[int]) -> frozenset[Strategy]:
         """The strategies under which a node with these contacts may serve users."""
-        runtime = self._runtime
-        root = runtime.record.root.config
+        record = self._runtime.record_at(node.index)
+        members = {one.node for one in record.members}
+        root = record.root.config
         answering = [one for one in root.members if one.node in contacts]
         return frozenset(
             strategy
             for strategy in Strategy
             if admitted(
                 strategy,
-                contacts=len(contacts),
-                members=len(runtime.nodes),
+                contacts=len(contacts & members),
+                members=len(members),
                 reaches_root_quorum=root.is_quorum(answering),
             )
         )
@@ -136,7 +139,7 @@ class Splits:
     def _heal(self) -> None:
         """Let each node go on with its healing, now and whenever there is more to do."""
         now_ms = int(self._runtime.loop.time() * 1000)
-        up = [node for node in self._runtime.nodes.values() if node.is_up]
+        up = self._runtime.up()
         due = []
         for node in up:
             healing = self._healing[node.index]
@@ -165,7 +168,7 @@ class Splits:
         if do.step is Stage.LEADERS:
             hosts = self._runtime.hosts()
             led = {shard for host in hosts for shard in host.replicas.led_shards()}
-            return len(led) == len(self._runtime.record.shards)
+            return len(led) == len(self._runtime.root.record.shards)
         if do.step is Stage.ENTRIES:
             cores = [host.replicas.core for host in node.hosts.values()]
             return not any(one.entries.held for core in cores for one in core.services.values())

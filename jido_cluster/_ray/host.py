@@ -147,6 +147,11 @@ class ShardHostActor:
         return sum(cell.is_busy for cell in cells) + self._host.runs.active()
 
     @ray.method(concurrency_group="control")
+    async def retire(self, seconds: float) -> int:
+        """Pass on all that is led here; how many shards could not be within this time."""
+        return await self._host.replicas.retire(seconds)
+
+    @ray.method(concurrency_group="control")
     async def watch(self) -> None:
         """Never returns: the call fails when this process dies."""
         await process.forever()

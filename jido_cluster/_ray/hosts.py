@@ -30,6 +30,7 @@ HOST_SECONDS: Final = 60.0  # for a host process to start
 RETRY_SECONDS: Final = 0.3
 CODE_SECONDS: Final = 30.0
 BUSY_SECONDS: Final = 2.0
+RETIRE_MARGIN: Final = 1.0
 
 
 class Hosts:
@@ -90,6 +91,17 @@ class Hosts:
             return_exceptions=True,
         )
         return sum(count for count in counts if isinstance(count, int))
+
+    async def retire(self, seconds: float) -> int:
+        """Have them pass on what they lead; how many shards are led here after this time."""
+        left = await asyncio.gather(
+            *(
+                call(handle.retire.remote(seconds), seconds + RETIRE_MARGIN)
+                for _, handle in self._actors.values()
+            ),
+            return_exceptions=True,  # one that is dead leads nothing
+        )
+        return sum(count for count in left if isinstance(count, int))
 
     def end(self) -> None:
         """End their processes."""

@@ -44,6 +44,7 @@ VIEW_WAIT: Final = 20.0  # how long a poll for a newer view is held
 RETRY_DELAY: Final = 0.3
 ADMITTED_SECONDS: Final = 10.0  # after that the hosts start all the same: their disks have a vote
 LOOK_SECONDS: Final = 0.05
+RETIRE_SECONDS: Final = 5.0  # of the 30 that Ray gives a node it drains, to hand over
 LOAD_SECONDS: Final = 2.0  # between looks at how busy the hosts are
 
 
@@ -57,6 +58,8 @@ class NodeSupervisorActor:
         self._control: NodeControl | None = None
         self._hosts: Hosts | None = None
         self._is_member = asyncio.Event()
+        self._has_left = False  # it was drained: there is nothing for it to do any more
+        self._is_retiring = False
         self._code = CodeStore()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -73,7 +76,8 @@ class NodeSupervisorActor:
         starting = self._starting  # asked twice: both wait for the same start
         try:
             await asyncio.shield(starting)
-        except BaseException:
+        except BaseException as error:
+            self._has_left = isinstance(error, JidoError) and bool(error.details.get("has_left"))
             if starting.done():
                 self._starting = None
             raise
@@ -179,7 +183,7 @@ class NodeSupervisorActor:
         if self._hosts is not None:
             self._hosts.end()
         logger.error("the supervisor ends: %s", error)
-        os._exit(1)
+        os._exit(0 if error.details.get("has_left") else 1)
 
     # -- requests
 
@@ -188,7 +192,14 @@ class NodeSupervisorActor:
         return b"" if self._control is None else pack(list(self._control.seen))
 
     async def view(self, source: str) -> bytes:
-        """The newest view when it is another than the `source`; waits up to 20 s, then empty."""
+        """The newest view when it is another than the `source`; waits up to 20 s, then empty.
+
+        Raises:
+            PeerTroubleError: This node is no member, and will not be one: others know.
+        """
+        if self._has_left:
+            message = "this node has left the cluster"
+            raise PeerTroubleError(message)
         try:
             async with asyncio.timeout(VIEW_WAIT):
                 await self._is_member.wait()
@@ -225,6 +236,28 @@ class NodeSupervisorActor:
         """The definitions from drivers that this node has."""
         return self._code.current()
 
+    async def retire(self) -> None:
+        """Ray is about to end this node: its leaderships go elsewhere, then its processes end.
+
+        Its replicas stay in its directory, for when it comes back. The caller has to see that no
+        other supervisor is made meanwhile.
+        """
+        if self._is_retiring:
+            return
+        self._is_retiring = True
+        logger.info("Ray drains this node: it hands over what it leads")
+        began, left = time.monotonic(), 0
+        if self._hosts is not None and self._control is not None:
+            left, _ = await asyncio.gather(
+                self._hosts.retire(RETIRE_SECONDS), self._control.retire(RETIRE_SECONDS)
+            )
+        logger.info("%d shards are still led here after %.2f s", left, time.monotonic() - began)
+        await self.kill_hosts()
+        if self._control is not None:
+            self._control.close()
+        # Ray waits for a node that it drains until nothing runs there: not for this actor.
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
     async def watch(self) -> None:
         """Never returns: the call fails when this process dies."""
         await process.forever()
@@ -235,6 +268,7 @@ class NodeSupervisorActor:
             task.cancel()
         if self._hosts is not None:
             self._hosts.end()
+            self._pool.close()
 
     async def _keep_cluster_supervisor(self) -> None:
         """Make the cluster's supervisor again when it was killed for good: any node may."""

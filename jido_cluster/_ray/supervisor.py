@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+from ray._private import state as ray_state
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -29,6 +30,7 @@ from jido_cluster.runtime.entry import About
 
 logger = logging.getLogger(__name__)
 
+RETIRE_SECONDS: Final = 20.0
 WATCH_SECONDS: Final = 0.5  # between looks at Ray's list of nodes
 START_SECONDS: Final = 90.0
 CODE_SECONDS: Final = 30.0
@@ -78,6 +80,8 @@ class ClusterSupervisorActor:
         self._tended: dict[str, asyncio.Task[None]] = {}
         self._serving: set[str] = set()
         self._served: set[str] = set()  # at some time; the runtime deals with their failures
+        self._left: set[str] = set()  # drained by an operator, and living on as Ray nodes
+        self._retiring: set[str] = set()  # drained by Ray, which ends them soon
         self._problems: dict[str, str] = {}
         self._code: tuple[int, list[bytes]] = (0, [])
         self._definitions: dict[str, bytes] = {}
@@ -107,10 +111,16 @@ class ClusterSupervisorActor:
         while True:
             try:
                 alive = await asyncio.to_thread(_living_nodes)
+                draining = await asyncio.to_thread(_draining_nodes)
             except Exception:  # the GCS is restarting; what runs goes on without it
                 logger.warning("Ray's list of nodes is out of reach", exc_info=True)
             else:
-                self._compare({node.id: node for node in alive})
+                self._compare({node.id: node for node in alive if node.id not in draining})
+                for node_id in self._retiring - draining:
+                    self._retiring.discard(node_id)
+                for node_id in draining - self._retiring:
+                    self._retiring.add(node_id)
+                    self._spawn(self._retire(node_id))
             await asyncio.sleep(WATCH_SECONDS)
 
     def _compare(self, alive: dict[str, RayNode]) -> None:
@@ -123,9 +133,17 @@ class ClusterSupervisorActor:
         for node_id in alive.keys() - self._tended.keys():
             self._tended[node_id] = self._spawn(self._tend(alive[node_id]))
 
+    async def _retire(self, node_id: str) -> None:
+        """Ray is about to end the node: have what is led there led elsewhere before that."""
+        try:
+            handle = await self._transport.handle(node_actor(node_id))
+            await call(handle.retire.remote(), RETIRE_SECONDS)
+        except (PeerTroubleError, JidoError) as error:  # it ends with its answer
+            logger.info("node %s was told that it is drained: %s", node_id, error)
+
     async def _tend(self, node: RayNode) -> None:
         """Have a supervisor on the node, again whenever it has died."""
-        while True:
+        while node.id not in self._left:
             try:
                 handle = await asyncio.to_thread(make_node_supervisor, self._settings, node.id)
                 await call(handle.start.remote(self._about(node), *self._code), START_SECONDS)
@@ -134,15 +152,18 @@ class ClusterSupervisorActor:
                 self._served.add(node.id)
                 await handle.watch.remote()
             except (RayError, PeerTroubleError, JidoError) as error:
-                if node.id not in self._serving:
+                if isinstance(error, JidoError) and error.details.get("has_left"):
+                    logger.info("node %s has left the cluster", node.name)
+                    self._left.add(node.id)
+                elif node.id not in self._serving:
                     self._problems[node.name] = _explain(error)
                     logger.warning("node %s could not be started: %s", node.name, error)
                     await asyncio.sleep(RETRY_SECONDS)
-                    continue
-                # Ray starts its process again, and it has to be told to begin.
-                logger.warning("the supervisor of node %s is gone: %s", node.name, error)
-                self._serving.discard(node.id)
-                await asyncio.sleep(WATCH_SECONDS)
+                else:
+                    # Ray starts its process again, and it has to be told to begin.
+                    logger.warning("the supervisor of node %s is gone: %s", node.name, error)
+                    self._serving.discard(node.id)
+                    await asyncio.sleep(WATCH_SECONDS)
 
     def _about(self, node: RayNode) -> About:
         names = Counter(other.name for other in self._nodes.values())
@@ -161,13 +182,15 @@ class ClusterSupervisorActor:
         """Living Ray nodes that have never served, with the reason where one is known.
 
         One that has served and fails now is not waited for: Ray may take it for alive for long.
+        Those that were drained, and those that Ray is about to end, are not to serve.
         """
         await self._ready()
         alive = await asyncio.to_thread(_living_nodes)
+        others = self._served | self._left | self._retiring
         return [
             (node.name, self._problems.get(node.name, ""))
             for node in alive
-            if node.id not in self._served
+            if node.id not in others
         ]
 
     async def ship(self, name: str, data: bytes) -> None:
@@ -239,6 +262,12 @@ def _living_nodes() -> list[RayNode]:
         )
         for node in _alive()
     ]
+
+
+def _draining_nodes() -> frozenset[str]:
+    """The Ray nodes that are to end: `ray start --block` was told to (SIGTERM), or a scaler did."""
+    # Ray has no public way to know; its own libraries ask here.
+    return frozenset(ray_state.state.get_draining_nodes())
 
 
 def count_nodes() -> int:

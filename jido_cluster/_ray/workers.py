@@ -124,11 +124,23 @@ class Pool:
         Raises:
             PeerTroubleError: It could not be started.
         """
-        if options is None and self._warm:
-            starting = self._warm.pop(0)
+        while options is None and self._warm:
+            warm = self._warm.pop(0)
             self.fill()
-        else:
-            starting = asyncio.get_running_loop().create_task(self._start(dict(options or {})))
+            try:
+                return await self._give(warm)
+            except PeerTroubleError as error:  # it died while nobody needed it: others may do
+                logger.warning("a warm worker is of no use: %s", error)
+        return await self._give(
+            asyncio.get_running_loop().create_task(self._start(dict(options or {})))
+        )
+
+    async def _give(self, starting: "asyncio.Task[tuple[Any, list[Any]]]") -> list[Any]:
+        """The address of this worker, which has the newest definitions then.
+
+        Raises:
+            PeerTroubleError: It did not start, or is dead by now.
+        """
         try:
             handle, address = await starting
         except RayError as error:
@@ -139,6 +151,12 @@ class Pool:
         self._taken.add(keeping)
         keeping.add_done_callback(self._taken.discard)
         return address
+
+    def close(self) -> None:
+        """Give up the warm ones: they end when nobody holds them."""
+        for warm in self._warm:
+            warm.cancel()
+        self._warm.clear()
 
     async def _start(self, options: dict[str, Any]) -> tuple[Any, list[Any]]:
         needs = options.pop("jido_needs", None)

@@ -1,8 +1,9 @@
 """Alarms: has a shard looked at just when a timer of one of its agents is due.
 
-Theory. What is due is found by the core whenever time passes for it, which is not often: four times
-a second here, once a minute where time is virtual. An alarm makes that punctual. It is an aid and
-no more: it is lost with the leadership, and then the next tick finds what is due.
+Theory. What is due is found by the core whenever time passes for it, at its ticks: ten times a
+second in a host process, four times in one process, every two minutes where time is virtual. An
+alarm makes that punctual. It is an aid and no more: it is lost with the leadership, and then the
+next tick finds what is due.
 """
 
 import asyncio

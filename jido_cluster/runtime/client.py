@@ -408,6 +408,10 @@ class Client:
             else:
                 self._source = view.source
 
+    async def ask(self, supervisor: str, operation: str, data: bytes) -> bytes:
+        """The answer of a node's supervisor to a control request; see `Transport.ask`."""
+        return await self._transport.ask(supervisor, operation, data)
+
     # -- deadlines
 
     def _sweep(self) -> None:

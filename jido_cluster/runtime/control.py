@@ -25,7 +25,7 @@ from jido_cluster.ports import Peers, PeerTroubleError
 from jido_cluster.runtime.control_requests import Requests
 from jido_cluster.runtime.control_settings import ControlSettings, Ports
 from jido_cluster.runtime.entering import Entering
-from jido_cluster.runtime.entry import About, seen_of
+from jido_cluster.runtime.entry import About, removed_error, seen_of
 from jido_cluster.runtime.formation import Seen, fingerprint
 from jido_cluster.runtime.gossip import Gossip
 from jido_cluster.runtime.identity import Boot
@@ -40,8 +40,9 @@ from jido_placement.healing import Stage
 from jido_placement.membership import Status
 from jido_placement.probing import Ack, Nack, Probe, ProbeFor, Sync
 from jido_placement.probing import Gossip as Gossiped
-from jido_placement.record import Record
+from jido_placement.record import ROOT, Record
 from jido_state.node import StoredGroup
+from jido_state.node_messages import HandOver
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ __all__ = ["ControlSettings", "NodeControl", "Ports"]
 SUPERVISOR: Final = 0
 ORDER_SECONDS: Final = 2.0
 KEEP_SECONDS: Final = 1.0  # between writings of newer records: an old one is only a slower start
+RETIRE_LOOK: Final = 0.1  # between attempts to pass the root group on
 LOST_SECONDS: Final = 5.0  # out of contact with most: are we still a member?
 _DETECTOR: Final = frozenset({Probe, ProbeFor, Ack, Nack, Gossiped, Sync})
 
@@ -158,6 +160,17 @@ class NodeControl:
     async def newer_view(self, source: str) -> View:
         """The first view from another `source` than this one."""
         return await self.gossip.newer_view(source)
+
+    async def retire(self, seconds: float) -> None:
+        """Pass the lead of the root group on, if it is here, because the node is about to end."""
+        end = self._loop.time() + seconds
+        while self.is_open and self.root.is_leading and self._loop.time() < end:
+            able = frozenset(self.watching.contacts) - {self._me}
+            heirs = [one.node for one in self.record.root.config.voters if one.node in able]
+            if not heirs:
+                return
+            self.root.pass_on(self._me, HandOver(ROOT, heirs[0]))
+            await asyncio.sleep(RETIRE_LOOK)
 
     def close(self) -> None:
         """Stop at once, as a crash would."""
@@ -493,12 +506,3 @@ class NodeControl:
 
     def _is_in_contact(self, node: int) -> bool:
         return node in self.watching.contacts
-
-
-def removed_error(id_: str) -> ConfigError:
-    """What a node is told that is a member no more."""
-    return ConfigError(
-        f"node {id_} was removed from the cluster; to bring the machine back, start it with an "
-        "empty data directory",
-        node=id_,
-    )

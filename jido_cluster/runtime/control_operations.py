@@ -1,17 +1,19 @@
 """What people ask of a cluster: who is there, why something is where it is, what would move.
 
 Functions of a record, a view and what the detector believes. What changes anything goes through the
-root group (`control_requests`).
+root group (`draining`).
 """
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 from typing import Any, Final
 
 from jido_cluster.errors import InvalidInputError
 from jido_cluster.runtime.view import View
 from jido_placement.changes import apply_all
 from jido_placement.commands import BecomeUp, Command, Join, Leave, Refused
+from jido_placement.config import Replica
 from jido_placement.digest import shard_of
 from jido_placement.membership import Status
 from jido_placement.planner import plan
@@ -26,10 +28,12 @@ __all__ = [
     "changed",
     "explain",
     "hindrances",
+    "is_changing",
     "list_nodes",
     "member_named",
     "moves_between",
     "rehearsed",
+    "remaining",
 ]
 
 # A shard, from which node, to which (by name; None where there is none), "replica" or "leader".
@@ -95,14 +99,28 @@ def explain(record: Record, view: View, reachable: Collection[int], agent_id: st
 def changed(record: Record, add: Sequence[str], remove: Sequence[str]) -> Record:
     """The record, if nodes of these names had come, and these members were to leave.
 
+    A node that comes is taken to be as large as the members are in the middle, and to have a zone
+    of its own.
+
     Raises:
-        InvalidInputError: A name is no member's, or the nodes cannot be added.
+        InvalidInputError: A name is no member's, is one's already, or nobody would be left.
     """
+    taken = {one.name for one in record.members}
+    for name in add:
+        if name in taken:
+            raise InvalidInputError(f"a node {name!r} is there already; add it under another name")
+        taken.add(name)
+    weight = median(one.weight for one in record.members)
     commands: list[Command] = []
     for place, name in enumerate(add):
-        commands.append(Join(f"new:{name}", 0, name, (), 1.0, None, record.agreed))
+        commands.append(Join(f"new:{name}", 0, name, (), weight, None, record.agreed))
         commands.append(BecomeUp(record.next_node + place, 1))
-    commands += [Leave(member_named(record, name).node) for name in remove]
+    leaving = [member_named(record, name).node for name in remove]
+    if not add and leaving and not _heirs(record, leaving):
+        raise InvalidInputError(
+            f"nobody would be left that could take over from {', '.join(remove)}; name fewer nodes"
+        )
+    commands += [Leave(node) for node in leaving]
     after, answers = apply_all(record, commands)
     for answer in answers:
         if isinstance(answer, Refused):
@@ -116,6 +134,7 @@ async def rehearsed(record: Record, world: World, limits: Limits) -> Record:
     As `jido_placement.preview`, but a round at a time: the rehearsal of a large cluster takes
     seconds, and a supervisor that says nothing for seconds is taken for dead.
     """
+    record, world = rehearse(record, world, ())  # what is under way gets its nodes' part, too
     for _ in range(MAX_ROUNDS):
         steps = plan(record, world, limits)
         if not steps:
@@ -147,46 +166,103 @@ def _table(record: Record) -> ShardTable:
     return ShardTable((), record.replicas, tuple(map(tuple, lists)))
 
 
+def _heirs(record: Record, leaving: Collection[int]) -> list[MemberRecord]:
+    """The members that could take over from these."""
+    return [
+        one
+        for one in record.members
+        if one.node not in leaving and one.status is Status.UP and not one.is_retiring
+    ]
+
+
 def hindrances(record: Record, unreachable: Collection[int], node: int) -> list[str]:
     """Why the node must not go now, in words; empty when it may.
 
     While another replica of a group of it is missing, taking this one away as well could leave the
     group without a quorum, or with a single copy.
     """
-    heirs = [
-        one
-        for one in record.members
-        if one.node != node and one.status is Status.UP and not one.is_retiring
-    ]
-    if not heirs:
+    if not _heirs(record, [node]):
         return ["no other node is up that could take over"]
-    status = {one.node: one.status for one in record.members}
-    found = []
+    found = {}
     for number in record.groups_naming(node):
         group = record.group(number)
         assert group is not None
-        missing = _missing(group, node, unreachable, status)
+        missing = _missing(record, group, node, unreachable)
         if missing:
-            found.append(f"{'the root group' if number == ROOT else f'shard {number}'}: {missing}")
-    if len(found) > MAX_NAMED:
-        found[MAX_NAMED:] = [f"and {len(found) - MAX_NAMED} more groups"]
-    return found
+            found[number] = missing
+    return _by_reason(found)
+
+
+def is_changing(record: Record, node: int) -> bool:
+    """Whether replicas of the node's groups are on their way, so that it may go in a while."""
+    groups = [record.group(number) for number in record.groups_naming(node)]
+    return any(one is not None and (one.config.is_joint or one.config.learners) for one in groups)
+
+
+def remaining(
+    record: Record, leaders: Mapping[int, int], unreachable: Collection[int], node: int
+) -> list[str]:
+    """What of a node that is leaving is still on it, and what that waits for, in words."""
+    found = {}
+    for number in record.groups_naming(node):
+        group = record.group(number)
+        assert group is not None
+        missing = _missing(record, group, node, unreachable, is_moving=True)
+        if missing:
+            why = missing
+        elif group.config.learners:
+            nodes = ", ".join(_name_of(record, one) for one in group.config.learners)
+            why = f"{nodes} copies it"
+        elif leaders.get(number) == node:
+            why = "led there still, which streams and runs that are tracked there prolong"
+        elif group.config.is_joint:
+            why = "its replicas are changing"
+        else:
+            why = "it waits for its turn"
+        found[number] = why
+    return _by_reason(found)
+
+
+def _by_reason(found: Mapping[int, str]) -> list[str]:
+    """Each reason once, with the groups that it holds for; some of them when there are many."""
+    groups: dict[str, list[int]] = {}
+    for number, why in found.items():
+        groups.setdefault(why, []).append(number)
+    return [f"{why} ({_listed(numbers)})" for why, numbers in groups.items()]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    named = ["the root group" if one == ROOT else f"shard {one}" for one in numbers[:MAX_NAMED]]
+    more = len(numbers) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _name_of(record: Record, replica: Replica) -> str:
+    member = record.member(replica.node)
+    return f"node {replica.node}" if member is None else f"node {member.name or member.id}"
 
 
 def _missing(
-    group: GroupRecord, node: int, unreachable: Collection[int], status: Mapping[int, Status]
+    record: Record,
+    group: GroupRecord,
+    node: int,
+    unreachable: Collection[int],
+    *,
+    is_moving: bool = False,
 ) -> str:
+    """Which other replica cannot be counted on; empty when all can."""
     config = group.config
-    if config.is_joint or config.learners:
+    if not is_moving and (config.is_joint or config.learners):
         return "its replicas are changing"
     for replica in config.voters:
-        other = replica.node
-        if other == node:
+        other = record.member(replica.node)
+        if replica.node == node or other is None:
             continue
+        name = _name_of(record, replica)
         if replica in group.lost:
-            return f"the store of node {other} is lost"
+            return f"the store of {name} is lost"
         if replica not in group.formatted:
-            return f"node {other} has not made its replica yet"
-        if other in unreachable or status[other] is Status.DOWN:
-            return f"node {other} does not answer"
+            return f"{name} has not made its replica yet"
+        if replica.node in unreachable or other.status is Status.DOWN:
+            return f"{name} does not answer"
     return ""

@@ -5,44 +5,67 @@ join      lets a node in, or registers its start (`entry`)
 nodes     one row for each member
 explain   why an agent is where it is
 preview   what would move if nodes came or left
-drain     has a node's replicas, or only its leaderships, moved away; repeated until it is done
+drain     has a node's replicas moved away, from now on
+left      what is still on a node that is leaving
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from jido_cluster.errors import ConfigError, InvalidInputError, UnavailableError
+from jido_cluster.errors import ClusterUnavailableError, ConfigError, InvalidInputError
 from jido_cluster.runtime import control_operations as operations
+from jido_cluster.runtime import draining
 from jido_cluster.runtime.control_operations import Moved
-from jido_cluster.runtime.entry import Entered, Entry, Later, Refusal, to_bytes
+from jido_cluster.runtime.draining import Drained
+from jido_cluster.runtime.entry import REMOVED, Entered, Entry, Later, Refusal, to_bytes
 from jido_cluster.runtime.formation import Seen, twin_error
+from jido_cluster.runtime.view import View
 from jido_cluster.runtime.wire import pack, unpack
-from jido_placement.commands import Leave, Reason, Refused
+from jido_placement.commands import Answer, Command, Reason, Refused
 from jido_placement.record import ROOT, Record
-from jido_placement.steps import World
+from jido_placement.steps import Limits
 from jido_state.node_messages import HandOver
 
 if TYPE_CHECKING:
     from jido_cluster.runtime.control import NodeControl
 
-__all__ = ["Drained", "Requests"]
+__all__ = ["Requests"]
 
 ORDER_SECONDS: Final = 2.0  # for the root group to say something
 SHOW_SECONDS: Final = 2.0  # for the own record to show it
 DRAIN_SECONDS: Final = 0.5  # between looks how far a drain has come
 
 
-class Drained(NamedTuple):
-    """How far a drain has come.
+class _Overseer:
+    """A supervisor, as `draining` sees it."""
 
-    Attributes:
-        left: Groups that still name the node, or are led from it; 0 when it is done.
-        moves: What was to move when it began.
-    """
+    def __init__(self, control: "NodeControl") -> None:
+        self._control = control
 
-    left: int
-    moves: tuple[Moved, ...]
+    @property
+    def record(self) -> Record:
+        """As the protocol says."""
+        return self._control.record
+
+    @property
+    def view(self) -> View:
+        """As the protocol says."""
+        return self._control.gossip.view
+
+    @property
+    def unreachable(self) -> frozenset[int]:
+        """As the protocol says."""
+        return self._control.watching.unreachable
+
+    @property
+    def limits(self) -> Limits:
+        """As the protocol says."""
+        return self._control.settings.limits
+
+    async def order(self, command: Command) -> Answer | None:
+        """As the protocol says."""
+        return await self._control.root.order(command, ORDER_SECONDS)
 
 
 class Requests:
@@ -54,6 +77,7 @@ class Requests:
 
     def __init__(self, control: "NodeControl") -> None:
         self._control = control
+        self._overseer = _Overseer(control)
         self._operations: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
             "who": self._who,
             "join": self._join,
@@ -61,6 +85,7 @@ class Requests:
             "explain": self._explain,
             "preview": self._preview,
             "drain": self._drain,
+            "left": self._left,
         }
 
     async def answer(self, operation: str, data: bytes) -> bytes:
@@ -98,9 +123,7 @@ class Requests:
             return Later("the root group has no leader now")
         if isinstance(answer, Refused):
             if answer.reason is Reason.UNKNOWN_MEMBER:
-                return Refusal(
-                    "it was removed from the cluster; start it with an empty data directory"
-                )
+                return Refusal(REMOVED)
             return Refusal(answer.text)
         try:
             async with asyncio.timeout(SHOW_SECONDS):
@@ -141,64 +164,45 @@ class Requests:
 
     async def _drain(self, data: bytes) -> bytes:
         self._check_open()
-        name, is_restart = unpack(data)
-        drained = await self.drain(name, is_restart=is_restart)
-        return pack([drained.left, [list(move) for move in drained.moves]])
+        drained = await self.drain(unpack(data))
+        return pack([drained.node, [list(move) for move in drained.moves]])
+
+    async def _left(self, data: bytes) -> bytes:
+        self._check_open()
+        left = draining.left_of(self._overseer, unpack(data))
+        return pack([left.groups, left.is_member, list(left.why)])
 
     async def preview(
         self, add: Sequence[str] = (), remove: Sequence[str] = ()
     ) -> tuple[Moved, ...]:
-        """What would move if nodes of these names came, and these members left.
-
-        Raises:
-            InvalidInputError: A name is no member's.
-        """
-        control = self._control
-        before = operations.changed(control.record, add, remove)
-        after = await operations.rehearsed(before, self._world(), control.settings.limits)
-        return operations.moves_between(before, after)
+        """See `draining.preview`."""
+        return await draining.preview(self._overseer, add, remove)
 
     async def drain(self, name: str, *, is_restart: bool = False) -> Drained:
-        """Has everything moved away from a node; asked again until nothing is left.
+        """See `draining.drain`.
 
         Args:
             name: Of the node, or its id.
-            is_restart: Whether it only restarts: then its leaderships go, its replicas stay.
-
-        Raises:
-            InvalidInputError: There is no such node.
-            UnavailableError: Another replica of a group of it is missing; nothing was changed.
+            is_restart: Whether it only restarts: then its leaderships go, its replicas stay; asked
+                again until nothing is left.
         """
-        control = self._control
-        member = operations.member_named(control.record, name)
-        node = member.node
-        if is_restart or not member.is_retiring:
-            found = operations.hindrances(control.record, control.watching.unreachable, node)
-            if found:
-                raise UnavailableError(
-                    f"node {name!r} cannot go now: {'; '.join(found)}", retry_after=1.0
-                )
-        if is_restart:
-            return self._hand_over(node)
-        moves = () if member.is_retiring else await self.preview(remove=[member.id])
-        answer = await control.root.order(Leave(node), ORDER_SECONDS)
-        if answer is None:
-            raise UnavailableError("the root group has no leader now", retry_after=1.0)
-        return Drained(len(control.record.groups_naming(node)), moves)
+        if not is_restart:
+            return await draining.drain(self._overseer, name)
+        node = operations.member_named(self._control.record, name).node
+        draining.refuse(self._overseer, node, name)
+        return self._hand_over(node)
 
     async def drain_all(self, name: str, *, is_restart: bool = False) -> Drained:
         """As `drain`, and returns when nothing is left."""
-        record = self._control.record
-        node = operations.member_named(record, name).node
         first = await self.drain(name, is_restart=is_restart)
-        left = first.left
+        node, left = first.node, first.left
         while left:
             await asyncio.sleep(DRAIN_SECONDS)
             if is_restart:
                 left = self._hand_over(node).left
             else:
                 left = len(self._control.record.groups_naming(node))
-        return Drained(0, first.moves)
+        return first._replace(left=0)
 
     def _hand_over(self, node: int) -> Drained:
         """Asks the node to pass on what it leads, each group to the first of its other voters."""
@@ -215,20 +219,12 @@ class Requests:
         leads_root = control.root.leader == node
         if leads_root and voters:
             control.root.pass_on(node, HandOver(ROOT, voters[0]))
-        return Drained(len(moves) + (leads_root and bool(voters)), tuple(moves))
-
-    def _world(self) -> World:
-        control = self._control
-        leads = enumerate(control.gossip.view.leads)
-        return World(
-            unreachable=control.watching.unreachable,
-            expired=control.watching.expired,
-            leaders={shard: lead.node for shard, lead in leads if lead is not None},
-        )
+        return Drained(node, len(moves) + (leads_root and bool(voters)), tuple(moves))
 
     def _check_open(self) -> None:
         if not self._control.is_open:
-            raise UnavailableError("this node is no member of a cluster yet", retry_after=1.0)
+            message = "this node is no member of a cluster yet"
+            raise ClusterUnavailableError(message, retry_after=1.0)
 
 
 def _shows(record: Record, entry: Entry) -> bool:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 from jido_cluster.errors import ConfigError, WireError
 from jido_cluster.ports import PeerTroubleError
-from jido_cluster.runtime.entry import Entered, Entry, Later, Refusal, answer_of
+from jido_cluster.runtime.entry import (
+    REMOVED,
+    Entered,
+    Entry,
+    Later,
+    Refusal,
+    answer_of,
+    removed_error,
+)
 from jido_cluster.runtime.formation import LOOK_SECONDS, Seen, look_around
 from jido_cluster.runtime.root_replica import found_durably, stored_record
 from jido_placement.commands import Accepted, Refused
@@ -179,9 +187,10 @@ class Entering:
             self._control.gossip.introduce(one)
 
     def _refused(self, text: str) -> ConfigError:
-        return ConfigError(
-            f"node {self._ports.identity.id} is refused: {text}", node=self._ports.identity.id
-        )
+        id_ = self._ports.identity.id
+        if text == REMOVED:
+            return removed_error(id_)
+        return ConfigError(f"node {id_} is refused: {text}", node=id_)
 
 
 def _age(record: Record) -> tuple[int, int]:

@@ -6,9 +6,9 @@ the addresses of everybody.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from jido_cluster.errors import WireError
+from jido_cluster.errors import ConfigError, WireError
 from jido_cluster.runtime.formation import Seen
 from jido_cluster.runtime.identity import Boot
 from jido_cluster.runtime.view import View
@@ -17,7 +17,20 @@ from jido_placement.commands import Join, RegisterBoot
 from jido_placement.packing import DamagedRecordError, record_from_bytes, record_to_bytes
 from jido_placement.record import Record
 
-__all__ = ["About", "Entered", "Entry", "Later", "Refusal", "answer_of", "seen_of", "to_bytes"]
+__all__ = [
+    "REMOVED",
+    "About",
+    "Entered",
+    "Entry",
+    "Later",
+    "Refusal",
+    "answer_of",
+    "removed_error",
+    "seen_of",
+    "to_bytes",
+]
+
+REMOVED: Final = "was removed from the cluster"  # the refusal of a node that has left for good
 
 
 class About(NamedTuple):
@@ -158,3 +171,12 @@ def seen_of(data: bytes) -> Seen:
         return Seen(*unpack(data))
     except TypeError as error:
         raise WireError(f"an answer to who: {error}") from error
+
+
+def removed_error(id_: str) -> ConfigError:
+    """What a node is told that is a member no more; `details["has_left"]` tells it from others."""
+    return ConfigError(
+        f"node {id_} {REMOVED}; to bring the machine back, start it with an empty data directory",
+        node=id_,
+        has_left=True,
+    )

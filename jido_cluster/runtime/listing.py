@@ -15,10 +15,11 @@ from jido_state.record import Record
 if TYPE_CHECKING:
     from jido_cluster.runtime.host import ShardHost
 
-__all__ = ["ACTIONS", "LIST", "OPERATIONS", "STATISTICS", "agent_row"]
+__all__ = ["ACTIONS", "LIST", "OPERATIONS", "SIZES", "STATISTICS", "agent_row"]
 
 LIST: Final = "agents.list"
 STATISTICS: Final = "host.statistics"
+SIZES: Final = "host.sizes"
 ACTIONS: Final = "actions.list"
 
 PAGE: Final = 1000  # agents in one page of a listing
@@ -99,6 +100,15 @@ async def _statistics(host: "ShardHost", message: Message) -> None:
     message.reply(to_json(counts))
 
 
+async def _sizes(host: "ShardHost", message: Message) -> None:
+    """How many agents are in each shard that is led here, and the bytes of their states."""
+    rows = []
+    for shard in host.replicas.led_shards():
+        sizes = [len(record.state) for _, record in host.replicas.records(shard)]
+        rows.append([shard, len(sizes), sum(sizes)])
+    message.reply(to_json(rows))
+
+
 async def _actions(_: "ShardHost", message: Message) -> None:
     rows = [
         [
@@ -118,5 +128,6 @@ OPERATIONS: Final[Mapping[str, Callable[["ShardHost", Message], Awaitable[None]]
     LIST: _list,
     LEADS: _leads,
     STATISTICS: _statistics,
+    SIZES: _sizes,
     ACTIONS: _actions,
 }

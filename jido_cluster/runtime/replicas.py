@@ -41,6 +41,9 @@ REPORT_SECONDS: Final = 1.0  # between reports of what has not changed
 # Addresses of the core: a node's index, with the part of the process above it (`node_messages`).
 _INDEX_BITS: Final = 16
 _INDEX: Final = (1 << _INDEX_BITS) - 1
+RETIRE_LOOK: Final = 0.01  # seconds between looks at what is still led
+AGAIN_SECONDS: Final = 0.3  # a leader that hands over refuses turns for 0.25 s, then goes on
+HANDED_AT_ONCE: Final = 16  # leaderships on their way: each waits for those before it at its heir
 HURRIED: Final = 5  # places in the order of candidates: of a group moving from 3 replicas to 3
 SUPERVISOR: Final = 0  # the part of a node that holds the root group's replica
 NOT_READ: Final = object()  # a record that has to be settled or fetched first
@@ -332,6 +335,43 @@ class Replicas:
             return False  # who plans asks for as long as the shard is led here
         self._perform(self.core.receive(self.core.node, message, self._now()))
         return True
+
+    async def retire(self, seconds: float) -> int:
+        """Pass on all that is led here, because the process is about to end.
+
+        What runs there that the next leader cannot take up has half of the time to end.
+
+        Args:
+            seconds: How long that may take, > 0.
+
+        Returns:
+            How many shards are still led: those without another voter in reach, too.
+        """
+        start, asked = self._loop.time(), dict[int, float]()
+        while led := self.led_shards():
+            passed = self._loop.time() - start
+            if passed >= seconds:
+                break
+            asked = {
+                one: at for one, at in asked.items() if one in led and passed - at < AGAIN_SECONDS
+            }
+            for shard in led:
+                if len(asked) >= HANDED_AT_ONCE:
+                    break
+                may = passed > seconds / 2 or self._upper.may_hand_over(shard)
+                heir = self._heir(shard) if may and shard not in asked else None
+                if heir is not None:
+                    asked[shard] = passed
+                    message = HandOver(shard, heir)
+                    self._perform(self.core.receive(self.core.node, message, self._now()))
+            await asyncio.sleep(RETIRE_LOOK)
+        return len(led)
+
+    def _heir(self, shard: int) -> int | None:
+        """Who is to lead a shard after this process: the first in order that can."""
+        config = self.core.groups[shard].config
+        able = self.core.reachable - {self.core.node}
+        return next((one.node for one in config.joining or config.voters if one.node in able), None)
 
     def delivered(self, shard: int, effect: Deliver | DeadLetter, *, is_done: bool) -> None:
         """A signal has been taken, or not."""

@@ -42,7 +42,7 @@ def preview(
 ) -> Preview:
     """What repeated planning does from here on, if the world stays as it is."""
     rounds: list[tuple[Step, ...]] = []
-    now, seen = record, world
+    now, seen = rehearse(record, world, ())  # what is under way gets its nodes' part, too
     while len(rounds) < max_rounds:
         steps = plan(now, seen, limits)
         if not steps:

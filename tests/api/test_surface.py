@@ -30,6 +30,7 @@ NAMES = [
     "Halt",
     "Handle",
     "Instruction",
+    "MovePlan",
     "Needs",
     "NodeInfo",
     "Outcome",
@@ -90,7 +91,7 @@ NAMES = [
     "WireError",
 ]
 
-NOT_YET = ["MovePlan", "Subscription"]
+NOT_YET = ["Subscription"]
 
 ACTION_KEYWORDS = (
     "name=None, description='', category='', tags=(), version='1', executor='auto', needs=None"
@@ -175,6 +176,9 @@ FUNCTIONS: dict[str, str] = {
     "Cluster.run_many": "self, action, items, context=None, *, needs=None, max_concurrency=None, "
     "on_failure='raise', progress=None, **options",
     "Cluster.nodes": "self",
+    "Cluster.preview": "self, *, add=(), remove=()",
+    "Cluster.drain": "self, node, /",
+    "Cluster.explain": "self, agent_id, /",
     "Cluster.actions": "self, *, name=None, tag=None",
     "AgentRef.stream": "self, handler, /, *args, **kwargs",
     "AgentRef.options": "self, *, timeout=None, op_id=None",
@@ -279,7 +283,8 @@ def test_constructors_of_values() -> None:
         (jido.AgentInfo, "id type node shard fence replicas consistency version is_active"),
         (jido.NodeInfo, "id name status is_reachable zone labels agents shards_led load"),
         (jido.ActionInfo, "name version description tags nodes input_schema output_schema"),
-        (jido.Reply, "value op_id durability fence node attempts"),
+        (jido.MovePlan, "moves agents bytes"),
+        (jido.Reply, "value op_id durability fence node attempts is_partitioned is_stale"),
         (jido.Fence, "config_no round node seq"),
         (jido.Needs, "labels resources actions"),
         (jido.Instruction, "action params context options"),

@@ -189,6 +189,25 @@ class Record:
             gaps[key] = max(b - a for a, b in itertools.pairwise(moments)) / _NS
         return gaps
 
+    def waits(
+        self, after_ns: int, until_ns: int, keys: Iterable[str], *, by: int
+    ) -> dict[str, float]:
+        """Seconds of the longest operation that began between these moments, by agent.
+
+        Args:
+            after_ns: The first moment.
+            until_ns: The last one.
+            keys: The agents.
+            by: Number of the client that asked.
+        """
+        longest = dict.fromkeys(keys, 0)
+        for call in self.calls:
+            key, began = call["key"], call["call_ns"]
+            if key in longest and client_of(call) == by and after_ns <= began < until_ns:
+                end = call.get("return_ns", call.get("end_ns", until_ns))
+                longest[key] = max(longest[key], end - began)
+        return {key: wait / _NS for key, wait in longest.items()}
+
     def ends(self, after_ns: int, until_ns: int, keys: Iterable[str], *, by: int) -> dict[str, int]:
         """How many operations of a client ended how between these moments, where that was noted."""
         wanted = set(keys)

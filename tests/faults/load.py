@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -113,10 +114,25 @@ class Client:
         self._sessions = itertools.count(number * SESSIONS)
         self._values = itertools.count(number * 1_000_000_000)  # no two writes are alike
         self._end = 0.0  # of the load
+        self._failed: Counter[str] = Counter()
 
     async def nodes(self) -> list[Any]:
         """Name, status and number of shards led of each member."""
         return [[one.name, one.status, one.shards_led] for one in await self._cluster.nodes()]
+
+    async def drain(self, node: str) -> list[int]:
+        """Drain a node; the numbers of moves, agents and bytes."""
+        plan = await self._cluster.drain(node)
+        return [len(plan.moves), plan.agents, plan.bytes]
+
+    async def moves(self) -> int:
+        """How many moves are still to be done."""
+        return len((await self._cluster.options(timeout=TRY_SECONDS).preview()).moves)
+
+    async def failures(self) -> dict[str, int]:
+        """How many attempts of operations failed since this was last asked, by kind of error."""
+        failed, self._failed = self._failed, Counter()
+        return dict(failed)
 
     async def watch(self, seconds: float) -> dict[str, int]:
         """How many nodes were listed no more, and how often a shard got another leader, meanwhile.
@@ -293,11 +309,13 @@ class Client:
                 # The state is gone, which is an answer, and one that the checker does not forgive.
                 return self._answered(number, None if op == "read" else "absent")
             except (RejectedError, ExecutionError) as error:
+                self._failed[error.kind] += 1
                 # This attempt changed nothing; an earlier one may have, or may still.
                 problem: JidoError = error
                 if not unknown and not error.retryable:
                     return self._ended(number, refused=error.kind)
             except JidoError as error:
+                self._failed[error.kind] += 1
                 problem, unknown = error, unknown or error.kind
             else:
                 return self._answered(number, answer)

@@ -22,6 +22,9 @@ HEAD: Final = "node-1"
 PORT: Final = 6379
 START_SECONDS: Final = 120.0  # five nodes start at once on two cores
 STOP_SECONDS: Final = 30.0
+STARTED: Final = "Ray runtime started"
+DRAINED_FIRST: Final = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "30"}  # as Ray's default
+TERMINATE_SECONDS: Final = 60.0  # Ray itself gives a node 30 s
 _OPTIONS: Final = (
     "--num-cpus=2",
     "--object-store-memory=80000000",  # about the least that Ray takes
@@ -101,12 +104,17 @@ class RayNodes:
         """The node's data folder, as the host sees it."""
         return self.network.private(name) / "data"
 
-    def add(self, count: int = 1) -> tuple[str, ...]:
-        """Start more nodes, all at once; their names."""
+    def add(self, count: int = 1, *, block: bool = False) -> tuple[str, ...]:
+        """Start more nodes, all at once; their names.
+
+        Args:
+            count: How many.
+            block: Whether the process that starts a node stays, and may be terminated.
+        """
         names = tuple(f"node-{len(self.names) + 1 + i}" for i in range(count))
         for name in names:
             self._make(name)
-        self.start(names)
+        self.start(names, block=block)
         return names
 
     def _make(self, name: str) -> None:
@@ -116,16 +124,19 @@ class RayNodes:
         else:
             self.network.add_disk(name, "data", self._data_bytes)
 
-    def start(self, names: Iterable[str]) -> None:
-        """Start these nodes, of which nothing runs, with the folders they have."""
-        started = {name: self._start(name) for name in names}
+    def start(self, names: Iterable[str], *, block: bool = False) -> None:
+        """Start these nodes, of which nothing runs, with the folders they have; see `add`."""
+        started = {name: self._start(name, block=block) for name in names}
         for name, process in started.items():
-            if process.wait(START_SECONDS) != 0:
-                log = (self.network.private(name) / "start.log").read_text()
+            path = self.network.private(name) / "start.log"
+            if block:
+                wait_until(lambda: STARTED in path.read_text(), f"start of {name}", START_SECONDS)  # noqa: B023
+            elif process.wait(START_SECONDS) != 0:
+                log = path.read_text()
                 message = f"{name} did not start:\n{log[-2000:]}"
                 raise RuntimeError(message)
 
-    def _start(self, name: str) -> "subprocess.Popen[bytes]":
+    def _start(self, name: str, *, block: bool) -> "subprocess.Popen[bytes]":
         address = self.network.address(name)
         command = [str(Path(sys.executable).parent / "ray"), "start", *_OPTIONS]
         command += [f"--node-name={name}", f"--node-ip-address={address}"]
@@ -136,7 +147,11 @@ class RayNodes:
             (self.network.private(name) / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         else:
             command.append(f"--address={self.address}")
-        return self._launch(name, command, self.environment | self._nodes_only, "start.log")
+        environment = self.environment | self._nodes_only
+        if block:
+            command.append("--block")
+            environment |= DRAINED_FIRST
+        return self._launch(name, command, environment, "start.log")
 
     def _launch(
         self, name: str, command: list[str], environment: dict[str, str], log: str
@@ -169,12 +184,14 @@ class RayNodes:
         wait_until(lambda: process.pid not in self.network.pids(name), f"the end of {title}")
         return int(process.pid)
 
-    def stop(self, name: str) -> None:
-        """Have the node leave Ray in good order, as an operator does, and end what is left."""
-        (raylet,) = self.network.processes(name, "raylet/raylet")
-        raylet.terminate()
-        wait_until(lambda: raylet.pid not in self.network.pids(name), f"the leave of {name}")
-        self.network.kill(name)
+    def terminate(self, name: str) -> None:
+        """End the node with SIGTERM to its `ray start --block`, as an orchestrator does.
+
+        It must have been started with `block=True`.
+        """
+        (starter,) = self.network.processes(name, "--block")
+        starter.terminate()
+        wait_until(lambda: not self.network.pids(name), f"the end of {name}", TERMINATE_SECONDS)
 
     def freeze(self, name: str) -> None:
         """Stop all processes of the node, as the pause of a virtual machine does."""

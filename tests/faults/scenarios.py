@@ -17,7 +17,7 @@ from tests.faults.agents import relayed
 from tests.faults.faults import BusyCores, FullDisk, Slowed, failing_calls
 from tests.faults.load import COUNTER
 from tests.faults.nodes import HEAD, RayNodes, Storage
-from tests.faults.stage import GRACE, Report, Size, Stage, percentiles
+from tests.faults.stage import FOREVER, GRACE, MOVE_SECONDS, Report, Size, Stage, percentiles
 
 HOST: Final = "ray::ShardHostActor"
 SUPERVISOR: Final = "ray::NodeSupervisorActor"
@@ -33,7 +33,6 @@ FAILOVER_SECONDS: Final = 4.0  # between looks whether all agents answer again
 FAILOVER_LOOKS: Final = 8
 SLOWED: Final = 0.1  # of its time that a busy node gets
 MAX_CHANGES: Final = 3  # of leaders, while nothing is wrong
-FOREVER: Final = 3600.0  # seconds of a load that the scenario ends
 
 
 def calm(stage: Stage) -> None:
@@ -331,18 +330,43 @@ def counter(stage: Stage) -> None:
         stage.problems.append(f"{ADDITIONS} additions made {total}")
 
 
-def join_and_leave(stage: Stage) -> None:
-    """A node joins under load and is used; then it leaves in good order."""
-    stage.until(0.2)
-    before = stage.nodes.names
-    (name,) = stage.nodes.add()
-    stage.note(f"started {name}")
+def join(stage: Stage) -> None:
+    """A node joins under load, and gets its share."""
+
+    def add() -> None:
+        stage.nodes.add()
+        stage.wait_members(stage.nodes.names)
+        stage.wait_settled()
+
+    stage.wait_settled()
+    stage.planned("join", add)
+    stage.stop()
+
+
+def drain(stage: Stage) -> None:
+    """The node that leads the most is drained under load, and then taken away."""
+    victim = stage.victim()
+
+    def leave() -> None:
+        moves, agents, size = stage.living[0].ask("drain", MOVE_SECONDS, node=victim)
+        stage.note(f"{victim} has left: {moves} moves, {agents} agents, {size} bytes")
+
+    stage.wait_settled()
+    stage.planned("drain", leave)
+    stage.kill(victim)
+    stage.wait_members([one for one in stage.nodes.names if one != victim])
+    stage.stop()
+
+
+def terminate(stage: Stage) -> None:
+    """A node that leads shards is ended by SIGTERM: it hands them over first, and comes back."""
+    (name,) = stage.nodes.add(block=True)
     stage.wait_members(stage.nodes.names)
-    stage.until(0.6)
-    stage.nodes.stop(name)
-    stage.down.add(name)
-    stage.note(f"stopped {name}")
-    stage.wait_members(before)
+    stage.wait_settled()
+    stage.planned("terminate", lambda: stage.nodes.terminate(name))
+    stage.stop()
+    stage.nodes.start([name])
+    stage.wait_members(stage.nodes.names)
 
 
 def full_disk(stage: Stage) -> None:
@@ -418,7 +442,9 @@ SCENARIOS: Final = {
     "flap": Scenario(flap),
     "lossy": Scenario(lossy),
     "gcs_outage": Scenario(gcs_outage, storage="rocksdb"),
-    "join_and_leave": Scenario(join_and_leave),
+    "join": Scenario(join, load=FOREVER),
+    "drain": Scenario(drain, load=FOREVER),
+    "terminate": Scenario(terminate, load=FOREVER),
     "full_disk": Scenario(full_disk, data_bytes=DISK_BYTES),
     "busy": Scenario(busy, environment=PATIENT),
     "failing_calls": Scenario(calm, environment=failing_calls(5, 5, 5)),

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -17,6 +17,11 @@ from tests.faults.load import COUNTER, EVENTUAL, PATIENCE, SESSION
 from tests.faults.nodes import HEAD, RayNodes, wait_until
 
 JOIN_SECONDS: Final = 120.0  # for a started node to lead shards
+MOVE_SECONDS: Final = 300.0
+WATCHED: Final = 60  # agents whose pauses are measured
+WATCH_PAUSE: Final = 0.1  # between calls of one of them
+CALM_SECONDS: Final = 5.0  # of the same calls before, for comparison
+FOREVER: Final = 3600.0  # seconds of calls that something else ends
 GRACE: Final = 60.0  # seconds that a load may take beyond its time and its last operations
 
 
@@ -167,6 +172,45 @@ class Stage:
         """End all clients."""
         for client in self.clients:
             client.close()
+
+    # -- moves that are planned, for which no call may fail or wait for long
+
+    def planned(self, what: str, act: Callable[[], object]) -> None:
+        """Do something that no caller is to notice, while one calls some agents all the time.
+
+        Measures the longest call of each agent meanwhile, and counts attempts that failed.
+        """
+        (watcher,) = self.living[-1:]
+        keys = self.size.keys()[:WATCHED]
+        probing = watcher.begin("probe", keys=keys, seconds=FOREVER, pause=WATCH_PAUSE)
+        calm, began = time.monotonic_ns(), 0
+        self.pause(CALM_SECONDS)
+        self._failures()
+        began = time.monotonic_ns()
+        act()
+        self.note(what)
+        ended = time.monotonic_ns()
+        watcher.ask("stop")
+        probing.result(PATIENCE + GRACE)
+        failed = self._failures()
+        record = self.record()
+        self.measure("calm", record.waits(calm, began, keys, by=watcher.number))
+        waits = record.waits(began, ended, keys, by=watcher.number)
+        self.measure(what, waits)
+        self.measures[what]["seconds"] = round((ended - began) / 1e9, 1)
+        self.measures[what]["failed"] = failed
+        if failed:
+            self.problems.append(f"{what}: attempts failed: {failed}")
+
+    def _failures(self) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for client in self.living:
+            found.update(client.ask("failures"))
+        return dict(found)
+
+    def wait_settled(self) -> None:
+        """Return when nothing is to be moved any more."""
+        wait_until(lambda: not self.living[0].ask("moves"), "the end of all moves", MOVE_SECONDS)
 
     # -- what scenarios say and ask
 

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jido_cluster import AsyncCluster, ClusterConfig
-from jido_cluster._local.runtime import LocalRuntime, LocalTransport
+from jido_cluster._local.places import LocalTransport
+from jido_cluster._local.runtime import LocalRuntime
 from jido_cluster.connection import Connection
 from jido_cluster.ports import PeerGoneError, PeerTroubleError
 from jido_cluster.runtime.client import Client
