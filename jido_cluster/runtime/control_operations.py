@@ -24,6 +24,7 @@ from jido_placement.steps import Limits, World
 from jido_placement.table import ShardTable, moves
 
 __all__ = [
+    "NOBODY",
     "Moved",
     "changed",
     "explain",
@@ -36,6 +37,7 @@ __all__ = [
     "remaining",
 ]
 
+NOBODY: Final = "no other node is up that could take over"  # why the last one must stay
 # A shard, from which node, to which (by name; None where there is none), "replica" or "leader".
 Moved = tuple[int, str | None, str | None, str]
 
@@ -182,7 +184,7 @@ def hindrances(record: Record, unreachable: Collection[int], node: int) -> list[
     group without a quorum, or with a single copy.
     """
     if not _heirs(record, [node]):
-        return ["no other node is up that could take over"]
+        return [NOBODY]
     found = {}
     for number in record.groups_naming(node):
         group = record.group(number)

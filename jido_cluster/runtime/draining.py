@@ -14,9 +14,9 @@ from typing import Final, NamedTuple, Protocol
 
 from jido_cluster.errors import NoQuorumError, UnavailableError
 from jido_cluster.runtime import control_operations as operations
-from jido_cluster.runtime.control_operations import Moved
+from jido_cluster.runtime.control_operations import NOBODY, Moved
 from jido_cluster.runtime.view import View
-from jido_placement.commands import Answer, Command, Leave
+from jido_placement.commands import Answer, Command, Leave, Reason, Refused
 from jido_placement.record import Record
 from jido_placement.steps import Limits, World
 
@@ -119,6 +119,9 @@ async def drain(overseer: Overseer, name: str) -> Drained:
             "ask again",
             retry_after=RETRY_SECONDS,
         )
+    if isinstance(answer, Refused) and answer.reason is not Reason.UNKNOWN_MEMBER:
+        # Others began to leave since it was looked; they cannot be called back.
+        raise _refused(name, [NOBODY], is_passing=False)
     return Drained(member.node, len(overseer.record.groups_naming(member.node)), moves)
 
 
@@ -131,10 +134,15 @@ def refuse(overseer: Overseer, node: int, name: str) -> None:
     record = overseer.record
     found = operations.hindrances(record, overseer.unreachable, node)
     if found:
-        raise UnavailableError(
-            f"node {name!r} cannot go now: {'; '.join(found)}",
-            retry_after=RETRY_SECONDS if operations.is_changing(record, node) else None,
-        )
+        raise _refused(name, found, is_passing=operations.is_changing(record, node))
+
+
+def _refused(name: str, why: Sequence[str], *, is_passing: bool) -> UnavailableError:
+    return UnavailableError(
+        f"node {name!r} cannot go now, since too few replicas would be left: {'; '.join(why)}. "
+        "Nothing was changed; bring back what does not answer, or add a node, and drain again",
+        retry_after=RETRY_SECONDS if is_passing else None,
+    )
 
 
 def left_of(overseer: Overseer, node: int) -> Left:

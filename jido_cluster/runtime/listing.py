@@ -1,5 +1,6 @@
 """What a host says of itself and of the agents it leads. Answers are JSON of plain data."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,6 +107,7 @@ async def _sizes(host: "ShardHost", message: Message) -> None:
     for shard in host.replicas.led_shards():
         sizes = [len(record.state) for _, record in host.replicas.records(shard)]
         rows.append([shard, len(sizes), sum(sizes)])
+        await asyncio.sleep(0)  # of many agents this takes long: others go on
     message.reply(to_json(rows))
 
 

@@ -133,6 +133,10 @@ def _leave(draft: Draft, command: c.Leave) -> Answer:
         return _gone_or_unknown(draft, command.node)
     if member.is_retiring:
         return Accepted(is_change=False, value=member.node)
+    others = (one for one in draft.members.values() if one.node != member.node)
+    if not any(one.status is Status.UP and not one.is_retiring for one in others):
+        text = f"no other member is up that could take over from member {member.node}"
+        return Refused(Reason.WRONG_STATUS, text)
     status = Status.LEAVING if may_become(member.status, Status.LEAVING) else member.status
     draft.put_member(member._replace(status=status, is_retiring=True))
     return Accepted(is_change=True, value=member.node)

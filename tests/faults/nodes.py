@@ -64,7 +64,8 @@ class RayNodes:
         self.network: Final = Network()
         self.data_dir: Final = self.network.here / "data"
         self._data_bytes = data_bytes
-        self._environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+        paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        self._environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
         self._nodes_only = dict(environment or {})
         # Ray compares what a node was given with the head's, so all nodes are told of the storage.
         self._environment["RAY_gcs_storage"] = storage

@@ -165,6 +165,14 @@ def test_status_goes_forward_within_a_boot() -> None:
     assert refusal(record, Leave(9)) is Reason.UNKNOWN_MEMBER
 
 
+def test_the_last_member_that_is_up_does_not_leave() -> None:
+    """Nobody would take over, and nothing brings it back."""
+    record = leaving(down(formed(3), 2), 1)
+    assert refusal(record, Leave(0)) is Reason.WRONG_STATUS
+    assert unchanged(record, Leave(1)) == 1
+    assert isinstance(apply(record, Leave(2))[1], Accepted)
+
+
 def test_a_member_is_forgotten_only_when_nothing_names_it() -> None:
     """Whoever holds a replica, or is in the root group, keeps its identity and its vote."""
     record = formed(3)

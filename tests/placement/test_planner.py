@@ -140,10 +140,10 @@ def test_an_operator_can_shrink_them() -> None:
     assert on_nodes(after, ROOT) == {1, 2}
 
 
-def test_a_drain_of_the_last_member_goes_nowhere() -> None:
+def test_a_drain_goes_nowhere_when_who_was_to_take_over_is_down() -> None:
     """There is nobody to hold the shards: they stay, and so does the member."""
-    record = leaving(formed(1), 0)
-    assert plan(record, World()) == ()
+    record = down(leaving(formed(2), 0), 1)
+    assert plan(record, World(unreachable=frozenset({1}))) == ()
     assert record.groups_naming(0)
 
 

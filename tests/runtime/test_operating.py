@@ -17,14 +17,19 @@ from jido_cluster import (
 )
 from jido_cluster.testing import AsyncLocalCluster
 from tests.exec.loops import now
-from tests.runtime.agents import Tally
+from tests.runtime.agents import Hasty, Tally
 from tests.runtime.support import local, run, runtime_of
 
 NODES = ["node-1", "node-2", "node-3", "node-4"]
 
 
 class Load:
-    """Callers that never pause, and what their calls gave."""
+    """Callers that never pause, and what their calls gave: each must count exactly once.
+
+    Attributes:
+        counts: What each agent has answered last.
+        longest: Seconds of the longest call.
+    """
 
     def __init__(self, refs: Sequence[AsyncAgentRef[Tally]]) -> None:
         self.counts = {ref.id: 0 for ref in refs}
@@ -57,7 +62,9 @@ async def until_status(cluster: AsyncLocalCluster, name: str, status: str) -> No
 
 
 async def spawned(cluster: AsyncLocalCluster, count: int) -> list[AsyncAgentRef[Tally]]:
-    return [await cluster.spawn(Tally, f"t-{n}") for n in range(count)]
+    """Agents of which every third answers before its turns are on disks."""
+    types = [Hasty if n % 3 == 0 else Tally for n in range(count)]
+    return [await cluster.spawn(one, f"t-{n}") for n, one in enumerate(types)]
 
 
 async def names(cluster: AsyncLocalCluster) -> list[str]:
@@ -254,6 +261,141 @@ def test_a_drain_asked_for_twice_is_one_and_goes_on_when_its_caller_is_cancelled
             assert third.cancelled()
             await cluster.drain("node-3")
             assert await names(cluster) == NODES[:2]
+
+    run(main)
+
+
+def test_two_nodes_are_drained_at_once_under_load() -> None:
+    """Shards that were on both end on neither; nothing that was answered is lost."""
+
+    async def main() -> None:
+        async with local(5) as cluster:
+            refs = await spawned(cluster, 12)
+            async with Load(refs) as load:
+                plans = await asyncio.gather(cluster.drain("node-4"), cluster.drain("node-5"))
+            assert all(plan.moves for plan in plans)
+            assert await names(cluster) == NODES[:3]
+            assert {frozenset(row) for row in holders(cluster)} == {frozenset(NODES[:3])}
+            assert load.longest < 1.0
+            for ref in refs:
+                assert await ref.call(Tally.get) == load.counts[ref.id]
+
+    run(main)
+
+
+def test_when_all_nodes_are_drained_at_once_one_is_refused() -> None:
+    """Somebody has to stay, whatever each of them was told when it asked."""
+
+    async def main() -> None:
+        async with local(3) as cluster:
+            refs = await spawned(cluster, 6)
+            drains = [asyncio.create_task(cluster.drain(name)) for name in NODES[:3]]
+            ends = await asyncio.gather(*drains, return_exceptions=True)
+            (refused,) = [end for end in ends if not isinstance(end, MovePlan)]
+            assert isinstance(refused, UnavailableError)
+            assert "no other node is up" in refused.message
+            (left,) = await cluster.nodes()
+            assert (left.status, left.shards_led) == ("up", 32)
+            for ref in refs:
+                assert await ref.call(Tally.add) == 1
+
+    run(main)
+
+
+def test_a_dead_node_is_drained() -> None:
+    """Its replicas are made elsewhere, from those that are left."""
+
+    async def main() -> None:
+        async with local(4) as cluster:
+            refs = await spawned(cluster, 12)
+            for ref in refs:
+                await ref.call(Tally.add)
+            await cluster.kill("node-2")
+            plan = await cluster.drain("node-2")
+            assert plan.agents > 0
+            assert await names(cluster) == ["node-1", "node-3", "node-4"]
+            assert {len(set(row)) for row in holders(cluster)} == {3}
+            for ref in refs:
+                assert await ref.call(Tally.add) == 2
+            await cluster.restart("node-2")
+            async with asyncio.timeout(10):
+                while "node-2" not in await names(cluster):  # noqa: ASYNC110 - no event for it
+                    await asyncio.sleep(0.01)
+
+    run(main)
+
+
+def test_a_node_that_dies_while_it_is_drained_is_drained_all_the_same() -> None:
+    """What was answered is on the replicas that are left, and goes on from there."""
+
+    async def main() -> None:
+        async with local(4) as cluster:
+            refs = await spawned(cluster, 12)
+            async with Load(refs) as load:
+                draining = asyncio.create_task(cluster.drain("node-4"))
+                await until_status(cluster, "node-4", "leaving")
+                await asyncio.sleep(0.2)
+                assert not draining.done()
+                await cluster.kill("node-4")
+                await draining
+            assert await names(cluster) == NODES[:3]
+            assert "node-4" not in {name for row in holders(cluster) for name in row}
+            for ref in refs:
+                assert await ref.call(Tally.get) == load.counts[ref.id]
+
+    run(main)
+
+
+def test_nodes_come_and_go_only_where_most_of_the_cluster_is() -> None:
+    """Across a cut nothing is promised; when it ends, all hear what was decided."""
+
+    async def main() -> None:
+        async with local(5, partition_strategy="continue_all") as cluster:
+            refs = await spawned(cluster, 6)
+            await cluster.partition(["node-4", "node-5"])
+            with pytest.raises(UnavailableError):
+                await cluster.drain("node-5")
+            await cluster.heal()
+            await cluster.partition(NODES[:3])
+            with pytest.raises(UnavailableError, match="does not answer"):
+                await cluster.drain("node-1")
+            await cluster.heal()
+            await cluster.drain("node-1")
+            assert await names(cluster) == [*NODES[1:], "node-5"]
+            for ref in refs:
+                assert await ref.call(Tally.add) == 1
+
+    run(main)
+
+
+def test_retiring_passes_on_all_that_is_led() -> None:
+    """Before its end a node hands over, under load; its replicas stay and vote."""
+
+    async def main() -> None:
+        async with local(3) as cluster:
+            refs = await spawned(cluster, 12)
+            runtime = runtime_of(cluster)
+            before = holders(cluster)
+            async with Load(refs) as load:
+                hosts = runtime.nodes["node-3"].hosts.values()
+                assert any(host.replicas.led_shards() for host in hosts)
+                left = await asyncio.gather(*(host.replicas.retire(5.0) for host in hosts))
+                assert sum(left) == 0
+                assert not any(host.replicas.led_shards() for host in hosts)
+                await cluster.kill("node-3")
+            assert load.longest < 1.0
+            assert holders(cluster) == before
+            for ref in refs:
+                assert await ref.call(Tally.get) == load.counts[ref.id]
+
+    run(main)
+
+
+def test_retiring_gives_up_when_nobody_else_is_there() -> None:
+    async def main() -> None:
+        async with local(1) as cluster:
+            (host,) = runtime_of(cluster).hosts()
+            assert await host.replicas.retire(0.5) == 32
 
     run(main)
 
