@@ -23,6 +23,7 @@ from typing import Any, Final
 from jido_placement.config import GroupConfig, Replica
 from jido_state.acceptor import Acceptor
 from jido_state.appends import Told
+from jido_state.early import Early
 from jido_state.election import Election, Recovered
 from jido_state.journal import Journal
 from jido_state.leadership import Leadership
@@ -63,7 +64,7 @@ from jido_state.pending import Listener
 from jido_state.seat import Seat
 from jido_state.settings import GroupSettings
 from jido_state.upkeep import AntiEntropy, Reaping
-from jido_state.versions import NO_BALLOT, Ballot
+from jido_state.versions import Ballot
 
 __all__ = ["Group"]
 
@@ -143,6 +144,7 @@ class Group:
         self._stop_due_ms: int | None = None  # a refused leader goes on until then at most
         self._learning = Learning(self._seat)
         self._is_full = False
+        self._early = Early()
         # After a restart somebody who may remember its counter has to be heard first.
         self._is_checked = life == 0 or appended == 0
         self._handlers = self._make_handlers()
@@ -197,12 +199,7 @@ class Group:
     @property
     def leader(self) -> int | None:
         """The node of the leader heard last; itself while it leads; None when none is heard."""
-        if self.leadership is not None:
-            return self._seat.node
-        silence = self._seat.now_ms - self._seat.heard_ms
-        if self._seat.heard == NO_BALLOT or silence >= self._seat.settings.election_ms:
-            return None
-        return self._seat.heard.node
+        return self._seat.leader if self.leadership is None else self._seat.node
 
     @property
     def heard(self) -> Ballot:
@@ -224,6 +221,10 @@ class Group:
         self._begin(now_ms)
         if type(message) in _QUIET:
             self._seat.due_ms = due_ms
+        self._receive(sender, message)
+        return self._finish()
+
+    def _receive(self, sender: Replica, message: Message) -> None:
         mine = self._seat.config.number
         if self._seat.config_of is not None:
             self._receive_root(sender, message)
@@ -232,6 +233,7 @@ class Group:
         elif message.config < mine:
             self._seat.send(sender.node, ConfigIs(mine, self._seat.config))
         elif message.config > mine:
+            self._early.keep(sender, message)
             self._seat.send(sender.node, ConfigIs(mine, None))
         elif self.header.status == "removed":
             if type(message) is Prepare or type(message) is Accept or type(message) is Confirm:
@@ -246,7 +248,6 @@ class Group:
                 self.acceptor.copy(sender, message)
             elif sender in self._seat.config.members and self._may_answer(message):
                 self._handlers[type(message)](sender, message)
-        return self._finish()
 
     def _receive_root(self, sender: Replica, message: Message) -> None:
         """As `receive`, for the root group: its config stands in the record that is asked about.
@@ -368,10 +369,7 @@ class Group:
         What the one that is gone has led stays without a leader, whoever is there now.
         """
         self._begin(now_ms)
-        if is_gone:
-            self._seat.lose(node)
-        else:
-            self._seat.gone.discard(node)
+        self._seat.certain(node, is_gone=is_gone)
         return self._finish()
 
     def transfer(self, target: int, now_ms: int) -> list[Effect]:
@@ -470,14 +468,16 @@ class Group:
 
     def _is_refused(self, leadership: Leadership) -> bool:
         due_ms = self._stop_due_ms
-        if due_ms is None:
-            return False
-        return leadership.is_idle or self._seat.now_ms >= due_ms
+        return due_ms is not None and (leadership.is_idle or self._seat.now_ms >= due_ms)
 
     def _adopt(self, config: GroupConfig) -> None:
+        if config.number > self._seat.config.number:
+            self._use(config)
+            for sender, message in self._early.take():
+                self._receive(sender, message)
+
+    def _use(self, config: GroupConfig) -> None:
         seat = self._seat
-        if config.number <= seat.config.number:
-            return
         was_voter = self.acceptor.is_voter()
         self.acceptor.adopt(config)
         self._learning.begin()

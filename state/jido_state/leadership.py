@@ -14,7 +14,7 @@ single replica holds: its memory would survive nothing.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from jido_placement.config import GroupConfig, Replica
@@ -502,20 +502,23 @@ class Leadership:
         seat = self._seat
         now = seat.now_ms
         resend_ms = seat.settings.resend_ms
-        late = [p for p in self._sent.values() if now - p.sent_ms >= resend_ms]
-        for pending in late:
-            pending.sent_ms = now
-        everyone = dict.fromkeys((*seat.config.members, *self.config.members))
-        for replica in everyone:
-            rows = [pending for pending in late if replica not in pending.acks]
-            if rows and replica != seat.me and self._rounds.is_near(replica):
-                self._send_rows(replica.node, rows)
+        self._send_again([p for p in self._sent.values() if now - p.sent_ms >= resend_ms])
         while len(self._sent) > seat.settings.max_trailing:
             number = next(iter(self._sent))
             if not self._sent[number].is_committed:
                 break
             del self._sent[number]
-        self._rounds.resend()
+        self._rounds.resend(seat.settings.resend_ms)
+
+    def _send_again(self, late: Sequence[Pending]) -> None:
+        seat = self._seat
+        for pending in late:
+            pending.sent_ms = seat.now_ms
+        everyone = dict.fromkeys((*seat.config.members, *self.config.members))
+        for replica in everyone:
+            rows = [pending for pending in late if replica not in pending.acks]
+            if rows and replica != seat.me and self._rounds.is_near(replica):
+                self._send_rows(replica.node, rows)
 
     def heard(self, replica: Replica) -> None:
         """A replica follows."""
@@ -559,14 +562,17 @@ class Leadership:
         is_same = not (self.config.is_joint or config.is_joint) and (
             sorted(config.voters) == sorted(self.config.voters)
         )
-        if is_end or is_same:
+        goes_on = is_end or is_same
+        if goes_on:
             self._use(config)
             for pending in list(self._sent.values()):
                 if not pending.is_committed and config.is_quorum(pending.acks):
                     self._commit(pending)
             self._rounds.count()
-            return True
-        return False
+        # What went out under the older config is not taken by those who knew the newer one.
+        self._send_again([one for one in self._sent.values() if not one.is_committed])
+        self._rounds.resend(0)
+        return goes_on
 
     def _use(self, config: GroupConfig) -> None:
         self.config = config

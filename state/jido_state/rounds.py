@@ -113,11 +113,11 @@ class Rounds:
         """When to ask again; None while nothing is asked."""
         return None if self._round is None else self._round.sent_ms + self._seat.settings.resend_ms
 
-    def resend(self) -> None:
-        """Asks again who has not answered in time."""
+    def resend(self, pause_ms: int) -> None:
+        """Asks again who has not answered within this time."""
         seat = self._seat
         current = self._round
-        if current is not None and seat.now_ms - current.sent_ms >= seat.settings.resend_ms:
+        if current is not None and seat.now_ms - current.sent_ms >= pause_ms:
             current.sent_ms = seat.now_ms
             message = Confirm(seat.config.number, self._ballot, current.number)
             seat.send_all(seat.others(current.acks), message)

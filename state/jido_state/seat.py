@@ -145,8 +145,18 @@ class Seat:
         """Whether the process of that leader is known to be gone."""
         return self.followed == self.dead != NO_BALLOT
 
-    def lose(self, node: int) -> None:
-        """The process on that node is known to be gone, and with it what it leads."""
+    @property
+    def leader(self) -> int | None:
+        """The node of the leader heard last; None when none is heard."""
+        silence = self.now_ms - self.heard_ms
+        is_silent = self.heard == NO_BALLOT or silence >= self.settings.election_ms
+        return None if is_silent else self.heard.node
+
+    def certain(self, node: int, *, is_gone: bool) -> None:
+        """The process on that node is known to be gone, with what it led; or one is there now."""
+        if not is_gone:
+            self.gone.discard(node)
+            return
         self.gone.add(node)
         followed = self.followed
         if followed.node == node and followed != NO_BALLOT:

@@ -35,7 +35,7 @@ MUTANTS: Final = (
         "new config without a leader of the joint one",
         "I8: NEW only after JOINT_DONE of a ballot of that joint config",
         (
-            Edit(_LEADERSHIP, "        if is_end or is_same:\n", "        if True:\n"),
+            Edit(_LEADERSHIP, "        goes_on = is_end or is_same\n", "        goes_on = True\n"),
             Edit(
                 _LEADERSHIP,
                 "            and self.ballot.config == config.number\n            and not",
@@ -439,9 +439,9 @@ MUTANTS: Final = (
         "evidence ends when the node is back",
         "1.5: evidence is against the process that led",
         "schedules_leaders:evidence_outlives_the_return_of_its_node",
-        _GROUP,
-        "            self._seat.gone.discard(node)\n",
-        "            self._seat.gone.discard(node)\n            self._seat.dead = NO_BALLOT\n",
+        "jido_state.seat",
+        "            self.gone.discard(node)\n            return\n",
+        "            self.gone.discard(node)\n            self.dead = NO_BALLOT\n            return\n",
     ),
     _one(
         "evidence holds against a later ballot",

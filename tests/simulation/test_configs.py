@@ -15,6 +15,7 @@ from jido_state.messages import (
     Missing,
     Persist,
     Prepare,
+    Promise,
     Row,
     Staged,
 )
@@ -36,6 +37,40 @@ def test_who_is_behind_gets_the_config_first() -> None:
     assert one.group.config == newest
     one.do("adopt", newer)
     assert one.group.config == newest
+
+
+def test_what_comes_before_its_config_is_taken_with_it() -> None:
+    """A candidate of a new config is not kept waiting until it asks again."""
+    newest = GroupConfig(3, (A, B), (C, D))
+    ballot = Ballot(0, 3, 5, 1)
+    one = One(config=GroupConfig(2, (A, B)))
+    assert one.get(B, Prepare(3, ballot)) == [ConfigIs(2, None)]
+    assert ballot in [each.ballot for each in one.get(B, ConfigIs(3, newest))]
+    assert one.messages(Promise)
+    other = One(config=GroupConfig(2, (A, B)))
+    for _ in range(100):
+        other.get(B, Prepare(3, ballot))
+    other.do("adopt", newest)
+    assert 0 < len(other.messages(Promise)) < 100
+    late = One(config=GroupConfig(2, (A, B)))
+    late.get(B, Prepare(3, ballot))
+    late.do("adopt", GroupConfig(4, (A, B)))
+    assert not late.messages(Promise)
+    assert late.messages(ConfigIs) == [(1, ConfigIs(4, GroupConfig(4, (A, B))))]
+
+
+def test_a_leader_repeats_under_a_new_config_what_went_out_under_the_old() -> None:
+    """Those who knew the new one first did not take it."""
+    one = One()
+    ballot = one.lead(B)
+    row = one.put("k", 1)
+    one.do("adopt", GroupConfig(2, (A, B, C), (), (D,)))
+    assert [to for to, _ in one.messages(Accept)] == [1, 2]
+    assert {message.config for _, message in one.messages(Accept)} == {2}
+    one.get(B, Accepted(2, ballot, (row.version.number,)))
+    assert one.layer.heard == [("committed", "k", 1)]
+    one.do("adopt", GroupConfig(3, (A, B, C)))
+    assert one.messages(Accept) == []  # what is committed comes with the trailing ones
 
 
 def test_a_removed_replica_keeps_its_promise_and_nothing_else() -> None:
