@@ -166,15 +166,22 @@ class LocalRuntime:
 
     def views_follow(self) -> None:
         """The network was cut or joined: what was known before is known on all sides."""
-        leads = self._views[next(iter(self._views))]
-        for view in self._views.values():
-            leads = leads.merge(view)
+        known = list(self._views.values())
+        whole = known[0]
+        for other in known[1:]:
+            whole = whole.merge(other)
         sides = {self.switchboard.side(node.index) for node in self.nodes.values()}
         sides.add(self.switchboard.side(OUTSIDE))
+        is_news = any(record is not self.root.record for record in self._records.values())
         self._records = dict.fromkeys(sides, self.root.record)
-        self._views = dict.fromkeys(sides, leads)
+        self._views = dict.fromkeys(sides, whole)
         self.root.tell_all()
-        self.show_record()
+        if is_news:
+            self.show_record()
+        else:
+            self._counter += 1
+            whole.source = f"local:{self._counter}"
+            self._tell_changed()
 
     def _first_view(self, record: Record) -> View:
         for node in self.nodes.values():
