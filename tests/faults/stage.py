@@ -18,9 +18,9 @@ from tests.faults.nodes import HEAD, RayNodes, wait_until
 
 JOIN_SECONDS: Final = 120.0  # for a started node to lead shards
 MOVE_SECONDS: Final = 300.0
-WATCHED: Final = 60  # agents whose pauses are measured
-WATCH_PAUSE: Final = 0.1  # between calls of one of them
-CALM_SECONDS: Final = 5.0  # of the same calls before, for comparison
+WATCHED: Final = 40  # agents whose pauses are measured
+WATCH_PAUSE: Final = 0.2  # between calls of one of them
+CALM_SECONDS: Final = 20.0  # of the same calls before, for comparison
 FOREVER: Final = 3600.0  # seconds of calls that something else ends
 GRACE: Final = 60.0  # seconds that a load may take beyond its time and its last operations
 

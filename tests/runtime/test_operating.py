@@ -32,7 +32,7 @@ class Load:
     """
 
     def __init__(self, refs: Sequence[AsyncAgentRef[Tally]]) -> None:
-        self.counts = {ref.id: 0 for ref in refs}
+        self.counts: dict[str, int] = {}
         self.longest = 0.0
         self._refs = refs
         self._is_over = False
@@ -47,6 +47,7 @@ class Load:
         await asyncio.gather(*self._tasks)  # raises what a call raised
 
     async def _call(self, ref: AsyncAgentRef[Tally]) -> None:
+        self.counts[ref.id] = await ref.call(Tally.get)
         while not self._is_over:
             begun = now()
             assert await ref.call(Tally.add) == self.counts[ref.id] + 1
