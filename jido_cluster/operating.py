@@ -66,7 +66,8 @@ async def drain(connection: Connection, name: str, timeout: float | None) -> Mov
             count, is_member, why = unpack(await asking.ask("left", pack(node), last=[name]))
         except UnavailableError as error:
             count, is_member, why = *(least or (0, True)), [error.message]
-        if not count and not is_member:
+        is_listed = any(one.node == node for one in connection.client.view.members)
+        if not (count or is_member or is_listed):
             return plan
         if least is None or (count, is_member) < least:
             least = (count, is_member)

@@ -239,8 +239,8 @@ class NodeSupervisorActor:
     async def retire(self) -> None:
         """Ray is about to end this node: its leaderships go elsewhere, then its processes end.
 
-        Its replicas stay in its directory, for when it comes back. The caller has to see that no
-        other supervisor is made meanwhile.
+        Its replicas stay in its directory, for when it comes back. The caller ends this process
+        then, and sees that no other supervisor is made meanwhile.
         """
         if self._is_retiring:
             return
@@ -255,8 +255,6 @@ class NodeSupervisorActor:
         await self.kill_hosts()
         if self._control is not None:
             self._control.close()
-        # Ray waits for a node that it drains until nothing runs there: not for this actor.
-        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     async def watch(self) -> None:
         """Never returns: the call fails when this process dies."""

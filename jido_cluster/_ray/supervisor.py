@@ -138,8 +138,10 @@ class ClusterSupervisorActor:
         try:
             handle = await self._transport.handle(node_actor(node_id))
             await call(handle.retire.remote(), RETIRE_SECONDS)
-        except (PeerTroubleError, JidoError) as error:  # it ends with its answer
-            logger.info("node %s was told that it is drained: %s", node_id, error)
+            # Ray waits for a node that it drains until nothing runs there: not for this actor.
+            ray.kill(handle, no_restart=True)
+        except (RayError, PeerTroubleError, JidoError) as error:
+            logger.warning("node %s is drained by Ray, and did not hand over: %s", node_id, error)
 
     async def _tend(self, node: RayNode) -> None:
         """Have a supervisor on the node, again whenever it has died."""
