@@ -40,8 +40,8 @@ class Asked:
 
     Attributes:
         message: What it is asked for; None for the host's own work.
-        turn: The turn to be run, once it is.
-        answer: How it ended, once it has.
+        turn: The turn to be run, from when it is until it has ended.
+        answer: How it ended, once it has; without the id.
     """
 
     __slots__ = ("_loop", "_waiter", "answer", "message", "turn")
@@ -59,8 +59,13 @@ class Asked:
         self._wake()
 
     def answered(self, answer: Answer) -> None:
-        """It has ended."""
-        self.answer = answer
+        """It has ended.
+
+        The request's id is this object: with it, answer and turn would be cycles, left to the
+        collector of garbage with the record that they hold.
+        """
+        self.answer = Answer(None, *answer[1:])
+        self.turn = None
         if answer.token is not None and self.message is not None and self.message.seen is not None:
             self.message.seen.add(answer.token)
         self._wake()
@@ -93,24 +98,27 @@ class Committing(Asked):
     Attributes:
         cell: The agent.
         outcome: Result, state and outbox, once the handler has ended well and the core has them.
+        version: Of the turn, once it is handed to the core.
         is_told: Whether the caller has been answered: the handler failed.
     """
 
-    __slots__ = ("_host", "cell", "is_told", "outcome")
+    __slots__ = ("_host", "cell", "is_told", "outcome", "version")
 
     def __init__(self, host: "ShardHost", cell: Cell, message: Message | None) -> None:
         super().__init__(message, host.loop)
         self._host = host
         self.cell = cell
         self.outcome: Any = None
+        self.version: tuple[int, ...] = ()
         self.is_told = False
 
     def answered(self, answer: Answer) -> None:
         """As `Asked.answered`; a turn that runs, or is to be committed, is over."""
+        is_begun = self.turn is not None
         super().answered(answer)
         if self.outcome is not None:
             self._host.committed(self)
-        elif self.turn is not None and not self.is_told:
+        elif is_begun and not self.is_told:
             self._host.lost(self)
 
 

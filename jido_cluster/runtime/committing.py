@@ -182,6 +182,7 @@ class Turns:
             host.lifecycle.drop_object(cell)
             return False
         committing.outcome = (result, state, effects)
+        committing.version = turn.version
         host.replicas.end(cell.shard, cell.id, turn.version, commit)
         return True
 
@@ -356,8 +357,7 @@ class Turns:
             assert message is not None, "somebody waits for it"
             self.reply(message, result, answer.version, held_by, answer)
 
-        assert committing.turn is not None, "it was handed to the core"
-        host.outboxes.when_ended(cell, committing.turn.version, effects, tell)
+        host.outboxes.when_ended(cell, committing.version, effects, tell)
 
     def settled(self, cell: Cell, state: bytes, version: Sequence[int]) -> None:
         """The cell's turn is committed, as this version."""
