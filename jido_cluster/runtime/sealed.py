@@ -15,7 +15,7 @@ from jido_cluster.runtime.plain import VERSION
 from jido_placement.packing import record_from_bytes, record_to_bytes
 from jido_placement.record import ROOT
 from jido_placement.record import Record as RootRecord
-from jido_state.codec import open_row, seal_row
+from jido_state.codec import CONTENT, check_row, open_row, seal_row
 from jido_state.messages import UNREAD, Row, Staged
 from jido_state.record import Record
 from jido_state.versions import Version
@@ -30,10 +30,14 @@ class PackedRecord(Record):
     """A record that is bytes until a field of it is read. Equal to the record it stands for.
 
     The fields' slots stay empty until then; Python asks `__getattr__` only for what is not there.
+    The bytes are those of the whole row, as it came sealed: a replica that stores the row, or sends
+    it on, takes them as they are.
     """
 
-    __slots__ = ("_content",)
-    _content: bytes
+    __slots__ = ("_data", "_start", "_version")
+    _data: bytes
+    _start: int  # where the content begins in them
+    _version: Version | None  # the row's very object; None when the bytes are the content alone
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """A plain record: what is made from this one by `replace` has no bytes yet."""
@@ -42,9 +46,20 @@ class PackedRecord(Record):
     @staticmethod
     def of(content: bytes) -> "PackedRecord":
         """The record whose `to_content` gave these bytes."""
-        packed: PackedRecord = object.__new__(PackedRecord)
-        object.__setattr__(packed, "_content", content)
+        return PackedRecord.of_row(content, None, 0)
+
+    @staticmethod
+    def of_row(data: bytes, version: Version | None, start: int = CONTENT) -> "PackedRecord":
+        """The record in a row's bytes; `version` is the object that stands in the row."""
+        packed: PackedRecord = _new(PackedRecord)
+        _set_data(packed, data)
+        _set_start(packed, start)
+        _set_version(packed, version)
         return packed
+
+    def sealed(self, version: Version) -> bytes | None:
+        """The row's bytes, if this is still the version it came with."""
+        return self._data if self._version is version else None
 
     def __getattr__(self, name: str) -> Any:
         """Reads all fields.
@@ -56,9 +71,9 @@ class PackedRecord(Record):
         if name not in _FIELDS:
             raise AttributeError(name)
         try:
-            record = Record.from_content(self._content)
+            record = Record.from_content(self.to_content())
         except (ValueError, LookupError, AttributeError) as error:
-            raise WireError(f"a record of {len(self._content)} bytes: {error}") from error
+            raise WireError(f"a record of {len(self.to_content())} bytes: {error}") from error
         for field in _FIELDS:
             object.__setattr__(self, field, getattr(record, field))
         return getattr(record, name)
@@ -66,7 +81,7 @@ class PackedRecord(Record):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
             return NotImplemented
-        if isinstance(other, PackedRecord) and self._content == other._content:
+        if isinstance(other, PackedRecord) and self.to_content() == other.to_content():
             return True
         return all(getattr(self, field) == getattr(other, field) for field in _FIELDS)
 
@@ -74,7 +89,14 @@ class PackedRecord(Record):
 
     def to_content(self) -> bytes:
         """See `Record.to_content`."""
-        return self._content
+        return self._data[self._start :]
+
+
+_new: Final = object.__new__
+# The slots' own descriptors: a record is frozen.
+_set_data, _set_start, _set_version = (
+    vars(PackedRecord)[name].__set__ for name in PackedRecord.__slots__
+)
 
 
 def seal(shard: int, key: str, row: Row) -> bytes:
@@ -89,6 +111,8 @@ def seal(shard: int, key: str, row: Row) -> bytes:
         TypeError: The content is neither.
     """
     content = row.content
+    if type(content) is PackedRecord and (sealed := content.sealed(row.version)) is not None:
+        return sealed  # a row never changes its place
     if isinstance(content, Record):
         data = content.to_content()
     elif type(content) is RootRecord:
@@ -104,9 +128,10 @@ def unseal(shard: int, key: str, data: bytes) -> Row:
     Raises:
         ValueError: They are not what `seal` made for this shard and key.
     """
-    version, flags, tomb, content = open_row(_numbered(shard), key, data)
-    record = record_from_bytes(content) if shard == ROOT else PackedRecord.of(content)
-    return Row(version, flags, tomb, record)
+    version, flags, tomb = check_row(_numbered(shard), key, data)
+    if shard == ROOT:
+        return Row(version, flags, tomb, record_from_bytes(data[CONTENT:]))
+    return Row(version, flags, tomb, PackedRecord.of_row(data, version))
 
 
 def _numbered(shard: int) -> int:

@@ -13,12 +13,24 @@ from zlib import crc32
 
 from jido_state.versions import NO_BALLOT, Ballot, Version
 
-__all__ = ["CorruptRowError", "SealedRow", "open_row", "restamp", "seal_row"]
+__all__ = [
+    "CONTENT",
+    "CorruptRowError",
+    "SealedRow",
+    "check_row",
+    "open_row",
+    "restamp",
+    "seal_row",
+]
 
 FORMAT: Final = 1
+_new = tuple.__new__  # what `Version(*fields)` calls, at a third of its time
 _HEAD = Struct(">BBHIIHQHIIHI")  # format, flags, version, tomb, checksum of the content
 _SUM = Struct(">I")
-_START: Final = _HEAD.size + _SUM.size
+_WHOLE = Struct(_HEAD.format + "I")  # with the checksum of all before it
+_HEAD_SIZE: Final = _HEAD.size
+CONTENT: Final = _WHOLE.size
+"""Where the content begins in a row's bytes."""
 
 
 class CorruptRowError(ValueError):
@@ -69,7 +81,7 @@ def seal_row(  # noqa: D417 - the fields are those of `SealedRow`
         key: The row's key.
     """
     head = _HEAD.pack(FORMAT, flags, *version, *tomb, crc32(content))
-    return head + _SUM.pack(_head_sum(shard, key, head)) + content
+    return head + _SUM.pack(crc32(head, crc32(key.encode(), shard))) + content
 
 
 def open_row(shard: int, key: str, data: bytes) -> SealedRow:
@@ -78,13 +90,22 @@ def open_row(shard: int, key: str, data: bytes) -> SealedRow:
     Raises:
         CorruptRowError: They are not what `seal_row` made for this shard and key.
     """
+    version, flags, tomb = check_row(shard, key, data)
+    return SealedRow(version, flags, tomb, data[CONTENT:])
+
+
+def check_row(shard: int, key: str, data: bytes) -> tuple[Version, int, Ballot]:
+    """Version, flags and tomb of the row in these bytes, whose content is whole too.
+
+    Raises:
+        CorruptRowError: As `open_row`.
+    """
     head = _checked_head(shard, key, data)
-    content = data[_START:]
-    if head[-1] != crc32(content):
+    if head[11] != crc32(memoryview(data)[CONTENT:]):
         raise CorruptRowError(shard, key, "the content does not fit its checksum")
-    _, flags, recovery, config, round_, node, number, *tomb = head[:-1]
-    version = Version(recovery, config, round_, node, number)
-    return SealedRow(version, flags, Ballot(*tomb) if any(tomb) else NO_BALLOT, content)
+    tomb = head[7:11]
+    version: Version = _new(Version, head[2:7])
+    return version, head[1], NO_BALLOT if tomb == NO_BALLOT else Ballot(*tomb)
 
 
 def restamp(shard: int, key: str, data: bytes, version: Version) -> bytes:
@@ -94,20 +115,16 @@ def restamp(shard: int, key: str, data: bytes, version: Version) -> bytes:
         CorruptRowError: The header is not what `seal_row` made for this shard and key.
     """
     head = _checked_head(shard, key, data)
-    renewed = _HEAD.pack(*head[:2], *version, *head[7:])
-    return renewed + _SUM.pack(_head_sum(shard, key, renewed)) + data[_START:]
+    renewed = _HEAD.pack(*head[:2], *version, *head[7:12])
+    return renewed + _SUM.pack(crc32(renewed, crc32(key.encode(), shard))) + data[CONTENT:]
 
 
 def _checked_head(shard: int, key: str, data: bytes) -> tuple[int, ...]:
-    if len(data) < _START:
+    if len(data) < CONTENT:
         raise CorruptRowError(shard, key, f"{len(data)} bytes are less than a header")
     if data[0] != FORMAT:
         raise CorruptRowError(shard, key, f"format {data[0]} is not {FORMAT}, the one known here")
-    head = data[: _HEAD.size]
-    if _SUM.unpack_from(data, _HEAD.size)[0] != _head_sum(shard, key, head):
+    head = _WHOLE.unpack_from(data)
+    if head[12] != crc32(data[:_HEAD_SIZE], crc32(key.encode(), shard)):
         raise CorruptRowError(shard, key, "the header does not fit its checksum")
-    return _HEAD.unpack(head)
-
-
-def _head_sum(shard: int, key: str, head: bytes) -> int:
-    return crc32(head, crc32(key.encode(), shard))
+    return head
