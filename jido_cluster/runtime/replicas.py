@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.1
 RANK_SECONDS: Final = 0.3
+# For how long a turn that has ended waits, at most, for those before it to be committed. A commit
+# takes about as long on a busy host, and a tenth of it on an idle one.
+GATHER_SECONDS: Final = 0.010
 # How long nobody has been heard to lead, an election's time not counted, until somebody stands in.
 # Elections that only just take place are awaited.
 STAND_IN_SECONDS: Final = 2.0
@@ -142,6 +145,9 @@ class Replicas:
         self._is_performing = False
         # Turns that have run, by shard: key, version and what they want; not handed on yet.
         self._ended: dict[int, list[tuple[str, Any, Commit]]] = {}
+        self._committing: list[int] = []  # shards of those that were handed on last
+        self._gathering: asyncio.TimerHandle | None = None
+        self._gather_until = 0.0
         self._ticking: asyncio.TimerHandle | None = None
         self._hurrying: asyncio.TimerHandle | None = None
         self._hurried = 0
@@ -168,7 +174,7 @@ class Replicas:
 
     def close(self) -> None:
         """Stop at once, as a crash would."""
-        for timer in (self._ticking, self._hurrying):
+        for timer in (self._ticking, self._hurrying, self._gathering):
             if timer is not None:
                 timer.cancel()
         self._ended.clear()
@@ -302,8 +308,9 @@ class Replicas:
     def end(self, shard: int, key: str, version: Any, commit: Commit | None) -> None:
         """A turn has run: commit what it wants; None when its handler failed.
 
-        Turns of a shard that end in one pass of the loop are handed on together, after it: they
-        share a write and a message to each follower.
+        Turns that end in one pass of the loop are handed on together, after it: those of a shard
+        share a write and a message to each follower. While some are on their way, those that end
+        meanwhile wait for them, but not for long: under load there are fewer and larger messages.
         """
         if commit is None:
             step = self.core.step(shard, self._now(), Service.end, key, version, commit)
@@ -311,13 +318,36 @@ class Replicas:
             return
         if not self._ended:
             self._loop.call_soon(self._end_all)
+            self._gather_until = self._loop.time() + GATHER_SECONDS
         self._ended.setdefault(shard, []).append((key, version, commit))
 
     def _end_all(self) -> None:
+        """Hand on the turns that have ended, if none before them is on its way or it is time."""
+        if not self._ended:
+            return
+        if self._are_committing() and self._loop.time() < self._gather_until:
+            if self._gathering is None:
+                self._gathering = self._loop.call_at(self._gather_until, self._end_late)
+            return
         ended, self._ended = self._ended, {}
+        self._committing = list(ended)
         now = self._now()
         for shard, turns in ended.items():
             self._perform(self.core.step(shard, now, Service.end_all, turns))
+
+    def _end_late(self) -> None:
+        self._gathering = None
+        self._end_all()
+
+    def _are_committing(self) -> bool:
+        """Whether a turn of those that were handed on last is not committed yet."""
+        shards = self._committing
+        while shards:
+            leadership = self.leadership(shards[-1])
+            if leadership is not None and not leadership.is_idle:
+                return True
+            shards.pop()
+        return False
 
     def end_merge(self, shard: int, key: str, version: Version, merged: Any) -> None:
         """A merge has run; None when it could not be made."""
@@ -392,6 +422,7 @@ class Replicas:
             else:
                 sender = node if type(message) is Frame else node | part << _INDEX_BITS
                 self._perform(self.core.receive(sender, message, now))
+        self._end_all()
 
     def _stand(self, standing: Standing) -> None:
         core = self.core
@@ -439,6 +470,7 @@ class Replicas:
                 self._perform(core.persisted(group, rno, ticket, now, appended=appended))
             else:
                 self._perform(core.entries_persisted(group, ticket, now))
+        self._end_all()
 
     def full(self, *, is_full: bool) -> None:
         """The disk is full, or has room again."""
