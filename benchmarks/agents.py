@@ -37,6 +37,10 @@ class EventualCounter(DurableCounter, consistency="eventual"):
     """The same, read without asking a majority."""
 
 
+class MemoryCounter(EventualCounter, durability="memory"):
+    """The same, answered when a majority has it in memory."""
+
+
 class DedicatedCounter(Counter, isolation="dedicated"):
     """The same agent in a process of its own."""
 

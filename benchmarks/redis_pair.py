@@ -1,18 +1,23 @@
 """A Redis primary with one replica on this machine, and connections to it.
 
-Nothing is persisted: a write counts when it is in the memory of both, which `WAIT 1` says. The
-connections speak the little of RESP that is needed and nothing else, so that the client takes as
-little of this machine as it can.
+Nothing is persisted: a write counts when it is in the memory of both, which `WAIT 1` says. There
+are two kinds of clients. `Connection` speaks the little of RESP that is needed and nothing else:
+the least that a client can take of this machine. redis-py, with hiredis if it is there, is what a
+program would use: it does for its caller about what our client does.
 """
 
 import asyncio
+import importlib
+import importlib.util
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
+
+import psutil
 
 SERVER: Final = "redis-server"
 START_SECONDS: Final = 20.0  # until the replica follows
@@ -23,6 +28,11 @@ _TO_NOBODY: Final = b":0\r\n"  # so many replicas have it
 def is_installed() -> bool:
     """Whether there is a Redis server on this machine."""
     return shutil.which(SERVER) is not None
+
+
+def has_library() -> bool:
+    """Whether redis-py can be imported."""
+    return importlib.util.find_spec("redis") is not None
 
 
 def command(*words: bytes) -> bytes:
@@ -100,6 +110,8 @@ class RedisPair:
         self._folder = tempfile.TemporaryDirectory(prefix="jido-bench-redis-")
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
+        self._clients: list[Any] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # of those
         self._port = _free_port()
 
     def __enter__(self) -> Self:
@@ -114,7 +126,10 @@ class RedisPair:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End connections and processes."""
+        """End connections and processes; the loop of `connect_library` stands still by now."""
+        if self._loop is not None:
+            for client in self._clients:
+                self._loop.run_until_complete(client.aclose())
         for connection in self._connections:
             connection.close()
         for process in self._processes:
@@ -150,6 +165,19 @@ class RedisPair:
         while len(self._connections) < count:
             await self._dial()
         return self._connections
+
+    async def connect_library(self, count: int) -> list[Any]:
+        """So many clients of redis-py with a connection each, once `connect` has returned."""
+        self._loop = asyncio.get_running_loop()
+        library: Any = importlib.import_module("redis.asyncio")
+        for _ in range(count):
+            client = library.Redis(host="127.0.0.1", port=self._port, single_connection_client=True)
+            self._clients.append(await client.initialize())
+        return self._clients
+
+    def processes(self) -> list[psutil.Process]:
+        """Primary and replica."""
+        return [psutil.Process(each.pid) for each in self._processes]
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
