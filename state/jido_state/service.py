@@ -162,7 +162,8 @@ class Service:
         self.turns.now_ms = self.acting.now_ms = self.healing.now_ms = now_ms
         self.chores.now_ms = self.entries.now_ms = now_ms
         self.turns.wall_ms = self.acting.wall_ms = self.chores.wall_ms = wall_ms
-        is_led = self._leader() is not None
+        group = self._group()
+        is_led = group.leadership is not None or group.leader is not None
         if is_led or self._is_led:
             self._led_ms = now_ms
         self._is_led = is_led
