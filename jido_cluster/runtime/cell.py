@@ -227,11 +227,13 @@ class Cell:
     def goes_by(self, record: Record) -> bool:
         """Whether state and object are those of this record.
 
-        Of turns without a quorum, which all begin from one version, the stamps tell.
+        Of turns without a quorum, which all begin from one version, the stamps' dots tell.
         """
         mine = self.record
         return mine is record or (
-            mine is not None and mine.version == record.version and mine.stamp == record.stamp
+            mine is not None
+            and mine.version == record.version
+            and mine.stamp.dot == record.stamp.dot
         )
 
     def take(self, record: Record) -> None:

@@ -107,7 +107,9 @@ class OwnTurns:
         """The cell goes by what a firing commits. If it does not, the leadership is lost."""
         left = record.timers.fire(*turn.request.payload)
         timers = record.timers if left is None else left
-        cell.record = replace(record, version=Version(*turn.version), turns=record.turns + 1)
+        version = Version(*turn.version)
+        stamp = record.stamp.next(0, version)  # its dot counts; the time is the core's to tell
+        cell.record = replace(record, version=version, stamp=stamp, turns=record.turns + 1)
         cell.state, cell.seq = record.state, turn.version[-1]
         cell.last_used = self._host.loop.time()
         self._host.alarms.note(cell.shard, cell.id, timers.next_due_ms())
