@@ -1,21 +1,16 @@
 """Calls: how many a second with many in flight, and how long one takes by itself."""
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from statistics import quantiles
 from typing import Final
 
 from benchmarks.agents import Counter, DedicatedCounter, RawCounter
 from benchmarks.cluster import Site
+from benchmarks.load import Ask, durations, percentiles, rate
 from benchmarks.report import Bar, Comparison, Samples
 
 AGENTS: Final = 1000
 WIDTHS: Final = {64: 12, 256: 20, 2048: 30}  # asks in flight -> the bar
 PEER: Final = "raw async actor"
 BLOCK: Final = 100  # asks of one side in a row, where sides alternate within a round
-
-Ask = Callable[[int], Awaitable[object]]
 
 COMPARISONS: Final = (
     *(
@@ -81,36 +76,3 @@ class Calls:
     @staticmethod
     def _order(number: int, ours: Ask, peer: Ask) -> tuple[Ask, Ask]:
         return (peer, ours) if number % 2 else (ours, peer)
-
-
-async def rate(ask: Ask, in_flight: int, seconds: float) -> float:
-    """Asks answered per second while each of `in_flight` workers always has one under way."""
-    done = 0
-    start = time.perf_counter()
-    end = start + seconds
-
-    async def work(number: int) -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            await ask(number)
-            number += in_flight
-            done += 1
-
-    await asyncio.gather(*(work(number) for number in range(in_flight)))
-    return done / (time.perf_counter() - start)
-
-
-async def durations(ask: Ask, count: int) -> list[float]:
-    """Milliseconds of each of `count` asks, one after the other."""
-    times = []
-    for number in range(count):
-        start = time.perf_counter()
-        await ask(number)
-        times.append((time.perf_counter() - start) * 1000)
-    return times
-
-
-def percentiles(times: list[float]) -> tuple[float, float, float]:
-    """The 50th, 95th and 99th."""
-    cuts = quantiles(times, n=100, method="inclusive")
-    return cuts[49], cuts[94], cuts[98]
