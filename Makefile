@@ -1,5 +1,5 @@
 # Every target makes .venv by itself, once, from a Python >= 3.11 with pip (or uv, when it is on PATH).
-.PHONY: help demo test check coverage sim soak mutants bench lock venv
+.PHONY: help demo test check coverage sim soak mutants bench bench-check lock venv
 .DEFAULT_GOAL := help
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 
 help:   ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
 demo: venv   ## transcode a video on a three-node Ray cluster (VIDEO=path KILL=1 ADDRESS=auto)
 	$(BIN)/python -m examples.transcoding $(ARGS)
@@ -40,8 +40,11 @@ sim: venv   ## run the simulator (SEEDS=2000 JOBS=2, or SEED=42 HISTORY=42.jsonl
 		$(if $(FIRST),--first $(FIRST)) $(if $(HISTORY),--history $(HISTORY)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(MUTANT),--mutant "$(MUTANT)")
 
-bench: venv   ## measure calls, spawn and density against raw Ray actors, runs of actions, the cores, the store
-	for case in calls spawn density exec cores store; do $(BIN)/python -m benchmarks $$case $(ARGS) || exit 1; done
+bench: venv   ## measure everything quickly, beside what one would take instead, in under 6 minutes; one table
+	$(BIN)/python -m benchmarks all --quick $(ARGS)
+
+bench-check: venv   ## a short run that fails when a promised ratio falls below its bar
+	$(BIN)/python -m benchmarks check
 
 lock: venv   ## resolve pyproject.toml into requirements.lock again
 	$(BIN)/python scripts/lock.py

@@ -1,54 +1,63 @@
-"""`python -m benchmarks CASE [--json] [--quick] [--rounds N]`; `--help` lists the cases."""
+"""`python -m benchmarks CASE [--json [FILE]] [--quick] [--rounds N]`; `--help` lists the cases."""
 
 import argparse
 import contextlib
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from benchmarks import report
+from benchmarks.questions import ABOUT, ROUNDS
 
-CASES: Final = {
-    "calls": "Calls",
-    "spawn": "Spawn",
-    "density": "Density",
-    "exec": "Exec",
-    "exec-soak": "ExecSoak",
-    "cores": "Cores",
-    "store": "Store",
-    "replication": "Replication",
-}
-HERE: Final = frozenset({"cores", "exec", "exec-soak", "store"})  # they need no cluster
-MORE_NODES: Final = {"replication": 1}  # beside the two that the other cases have
-ROUNDS: Final = 5
-QUICK_ROUNDS: Final = 3
 PLAIN_WIDTH: Final = 120  # of a table that goes to a file
+STANDARD_OUTPUT: Final = "-"
+OTHERS: Final = ("all", "check", "profile", "report")  # what is no case
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options `case`, `json`, `quick` and `rounds`."""
+    """The options `case`, `file`, `json`, `quick` and `rounds`."""
+    width = max(map(len, ABOUT))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure agents and raw Ray actors side by side, runs of actions and what one "
-        "would use without them (exec, exec-soak), durable writes and Redis (replication), or "
-        "the cores alone (cores). A missed bar "
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Measure agents, and beside them what a user would take instead. A missed bar\n"
         "is reported; the exit code is 0 unless something failed to run.",
+        epilog="\n".join(
+            (
+                *(f"  {name:{width}}  {about.question}" for name, about in ABOUT.items()),
+                f"  {'all':{width}}  These, but for exec-soak, one after the other.",
+                f"  {'check':{width}}  A short run; exit code 1 when a ratio falls below its bar.",
+                f"  {'profile':{width}}  Where the time of an ask goes, as flame graphs.",
+                f"  {'report':{width}}  Pages and plots from FILE, which --json wrote.",
+            )
+        ),
     )
-    parser.add_argument("case", choices=CASES)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+    parser.add_argument("case", choices=[*ABOUT, *OTHERS], metavar="CASE")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of `report` only")
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=STANDARD_OUTPUT,
+        metavar="FILE",
+        help="write one JSON object there; without FILE print it, and nothing else",
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds, noisy figures")
     parser.add_argument(
         "--rounds",
         type=_positive,
         metavar="N",
-        help=f"medians are of N rounds (default {ROUNDS}, with --quick {QUICK_ROUNDS})",
+        help=f"medians are of N rounds (default {ROUNDS}, with --quick 1 or 2)",
     )
     options = parser.parse_args(arguments)
-    if options.rounds is None:
-        options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    if (options.case == "report") != (options.file is not None):
+        parser.error("a FILE is given with `report`, and only there")
     return options
 
 
@@ -59,47 +68,103 @@ def _positive(text: str) -> int:
     return number
 
 
-def measure(case: str, rounds: int, *, is_quick: bool) -> list[report.Row]:
-    """The rows of a case; says on standard error how far it is."""
-    module = import_module(f"benchmarks.{case.replace('-', '_')}")
-    kind = getattr(module, CASES[case])
+def rounds_of(case: str, rounds: int | None, *, is_quick: bool) -> int:
+    """How many rounds a case takes: as told, else its own number."""
+    return rounds or (ABOUT[case].quick_rounds if is_quick else ROUNDS)
+
+
+def measure(case: str, rounds: int, *, is_quick: bool) -> report.Result:
+    """The result of a case; says on standard error how far it is."""
+    about = ABOUT[case]
+    name, _, kind = about.where.partition(":")
+    module = import_module(f"benchmarks.{name}")
+    facts = report.machine(is_quick=is_quick)
     samples: list[report.Samples] = []
     waiting = Console(stderr=True).status(f"{case}: starting")
-    with waiting, _place(case) as place:
+    with waiting, _place(about.nodes) as place:
         waiting.update(f"{case}: preparing")
-        for each in place.rounds(kind, rounds, is_quick=is_quick):
+        for each in place.rounds(getattr(module, kind), rounds, is_quick=is_quick):
             samples.append(each)
             waiting.update(f"{case}: {len(samples)} of {rounds} rounds")
+        versions = report.versions() | place.versions
     found = [one for one in module.COMPARISONS if all(one.key in each for each in samples)]
-    for one in module.COMPARISONS:
-        if one not in found:
-            print(f"left out: {one.case}, {one.metric}: {module.left_out(one)}", file=sys.stderr)
-    return report.rows(found, samples)
+    missing = [one for one in module.COMPARISONS if one not in found]
+    return report.Result(
+        facts,
+        versions,
+        {case: asdict(about) | {"rounds": rounds}},
+        tuple(dict.fromkeys(f"{case}: {module.left_out(one)}" for one in missing)),
+        tuple(report.rows(found, samples)),
+    )
 
 
-def _place(case: str) -> Any:
+def _place(nodes: int) -> Any:
     """Where a case runs: this process, or Ray nodes."""
-    if case in HERE:
+    if nodes == 0:
         from benchmarks.here import ThisProcess
 
         return ThisProcess()
     from benchmarks.cluster import RayNodes  # imports Ray; --help needs none
 
-    return RayNodes(MORE_NODES.get(case, 0))
+    return RayNodes(nodes)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Measure, then print."""
+def apart(case: str, options: Sequence[str]) -> report.Result:
+    """The result of a case that runs in a process of its own, so that none inherits anything.
+
+    Raises:
+        subprocess.CalledProcessError: It failed to run; it has said why on standard error.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "benchmarks", case, *options, "--json", str(file)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return report.from_json(file.read_text(encoding="utf-8"))
+
+
+def measure_all(options: argparse.Namespace) -> report.Result:
+    """Every case that `all` has, one after the other."""
+    given = ["--quick"] if options.quick else []
+    given += ["--rounds", str(options.rounds)] if options.rounds else []
+    cases = [
+        name
+        for name, about in ABOUT.items()
+        if about.in_all and (about.in_quick or not options.quick)
+    ]
+    return report.joined([apart(case, given) for case in cases])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, then print; the exit code."""
     options = parse(arguments)
-    facts = report.machine(options.rounds, is_quick=options.quick)
+    if options.case == "report":
+        from benchmarks import page
+
+        page.write(report.from_json(options.file.read_text(encoding="utf-8")))
+        return 0
+    if options.case == "profile":
+        from benchmarks import profile_asks
+
+        return profile_asks.main()
+    if options.case == "check":
+        from benchmarks import promises
+
+        return promises.main(apart)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone
-        rows = measure(options.case, options.rounds, is_quick=options.quick)
-    if options.json:
-        print(report.as_json(facts, rows))
-    else:
-        width = None if sys.stdout.isatty() else PLAIN_WIDTH
-        report.show(Console(width=width), facts, rows)
+        if options.case == "all":
+            result = measure_all(options)
+        else:
+            rounds = rounds_of(options.case, options.rounds, is_quick=options.quick)
+            result = measure(options.case, rounds, is_quick=options.quick)
+    if options.json == STANDARD_OUTPUT:
+        print(report.as_json(result))
+        return 0
+    if options.json is not None:
+        Path(options.json).write_text(report.as_json(result) + "\n", encoding="utf-8")
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    report.show(Console(width=width), result)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,8 @@ from benchmarks.cluster import Site
 from benchmarks.load import Ask, durations, percentiles, rate
 from benchmarks.report import Bar, Comparison, Samples
 
+__all__ = ["BLOCK", "COMPARISONS", "Ask", "Calls", "durations", "percentiles", "rate"]
+
 AGENTS: Final = 1000
 WIDTHS: Final = {64: 12, 256: 20, 2048: 30}  # asks in flight -> the bar
 PEER: Final = "raw async actor"

@@ -8,8 +8,9 @@ called far, or on all of them. Ray has its default settings, but for the dashboa
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,10 @@ CONFIG: Final = ClusterConfig(hosts_per_node=1, warm_workers=1, modules=("benchm
 MAX_CONCURRENCY: Final = 10_000  # of a raw actor; Ray's 1000 would hold back 2048 in flight
 SPAWNING: Final = 256  # spawns under way while a case prepares
 END_SECONDS: Final = 20.0
+WAIT_SECONDS: Final = 120.0
+PAUSE_SECONDS: Final = 0.05
+SETTLED_SECONDS: Final = 3.0
+SHARE: Final = 0.9  # of an even part of the shards: a node with less has not all of its own yet
 
 
 @dataclass(frozen=True)
@@ -53,32 +58,39 @@ class Site:
         address: Of the Ray cluster.
         far_id: Ray's id of the node that holds what is measured.
         root: Process whose descendants are the cluster's processes.
+        nodes: What the cluster runs on, for cases that add nodes and kill some.
         ending: Ends what a case has started beside Ray's processes.
+        closing: The same, for what ends on the client's event loop.
+        versions: Releases of what takes part beside our packages, filled by the case.
     """
 
     address: str
     far_id: str
     root: int
     is_quick: bool
+    nodes: "RayNodes"
     ending: ExitStack = field(default_factory=ExitStack)
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    versions: dict[str, str] = field(default_factory=dict)
 
     async def connect(self, name: str = "default", config: ClusterConfig = CONFIG) -> AsyncCluster:
         """The runtime of this name, started on all nodes when it is not there."""
         return await AsyncCluster.connect(self.address, name=name, config=config)
 
-    def raw(self, kind: type) -> Any:
-        """A new raw async actor on the far node."""
+    def raw(self, kind: type, **more: Any) -> Any:
+        """A new raw async actor on the far node, or as these options of Ray's say."""
         options = {
             "num_cpus": 0,
             "max_concurrency": MAX_CONCURRENCY,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(self.far_id, soft=False),
+            "scheduling_strategy": on_node(self.far_id),
         }
-        return ray.remote(kind).options(**options).remote()
+        return ray.remote(kind).options(**options | more).remote()
 
     async def place(
         self, cluster: AsyncCluster, kind: type[A], count: int, prefix: str
     ) -> list[AsyncAgentRef[A]]:
-        """`count` new agents that live on the far node."""
+        """`count` new agents that live on the far node, once shards move no more."""
+        await wait_settled(cluster, len(self.nodes.ids))
         found: list[AsyncAgentRef[A]] = []
         elsewhere: list[AsyncAgentRef[A]] = []
 
@@ -102,6 +114,11 @@ class Site:
             for process in psutil.Process(self.root).children(recursive=True)
             if _title(process).startswith(titles)
         ]
+
+
+def on_node(node_id: str, *, soft: bool = False) -> NodeAffinitySchedulingStrategy:
+    """Where an actor goes; `soft`: elsewhere, when that node is gone."""
+    return NodeAffinitySchedulingStrategy(node_id, soft=soft)
 
 
 def _title(process: psutil.Process) -> str:
@@ -129,20 +146,31 @@ class RayNodes:
     """A Ray cluster with the client on its first node.
 
     Args:
-        more: Nodes beside the first and the far one.
+        count: Nodes to start with, >= 1; the second one is the far node.
+
+    Attributes:
+        ids: Ray's ids of the living nodes by name, in the order of their start.
+        versions: What cases have said of what takes part, see `Site`.
     """
 
-    def __init__(self, more: int = 0) -> None:
+    def __init__(self, count: int = 2) -> None:
         self._cluster = Cluster()
-        self._more = more
+        self._count = count
+        self._nodes: dict[str, Any] = {}
+        self._slots: dict[str, int] = {}
+        self.versions: dict[str, str] = {}
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """See the class."""
+        return {name: str(node.node_id) for name, node in self._nodes.items()}
 
     def __enter__(self) -> Self:
         """Start all nodes."""
         try:
-            self._add(NEAR, include_dashboard=False)
-            self._far_id = self._add(FAR)
-            for number in range(self._more):
-                self._add(f"{FAR}-{number + 2}")
+            self.add(NEAR, include_dashboard=False)
+            while len(self._nodes) < self._count:
+                self.add(far(len(self._nodes)))
             ray.init(self._cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         except BaseException:
             self.close()
@@ -160,12 +188,47 @@ class RayNodes:
 
     def rounds(self, case: type[Case], count: int, *, is_quick: bool) -> Iterator[Samples]:
         """Prepare a case, then yield the samples of its rounds."""
-        site = Site(self._cluster.address, self._far_id, os.getpid(), is_quick)
+        site = Site(
+            self._cluster.address,
+            self.ids.get(FAR, ""),
+            os.getpid(),
+            is_quick,
+            self,
+            versions=self.versions,
+        )
         with asyncio.Runner() as runner, site.ending:
-            asked = case(site)
-            runner.run(asked.prepare())
-            for number in range(count):
-                yield runner.run(asked.round(number))
+            try:
+                asked = case(site)
+                runner.run(asked.prepare())
+                for number in range(count):
+                    yield runner.run(asked.round(number))
+            finally:
+                runner.run(site.closing.aclose())
+
+    def add(self, name: str, **options: Any) -> None:
+        """Start one more node; under the name of one that was killed, in its data directory."""
+        self._nodes[name] = self._cluster.add_node(
+            num_cpus=2,
+            object_store_memory=OBJECT_STORE_BYTES,
+            node_name=name,
+            labels={"jido.slot": str(self._slots.setdefault(name, len(self._slots)))},
+            **options,
+        )
+
+    def kill(self, name: str) -> None:
+        """SIGKILL every process of a node, as a loss of power would."""
+        node = self._nodes.pop(name)
+        roots = [info.process.pid for infos in node.all_processes.values() for info in infos]
+        victims = [
+            process
+            for root in roots
+            for process in (psutil.Process(root), *psutil.Process(root).children(recursive=True))
+        ]
+        for process in victims:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(victims, timeout=END_SECONDS)
+        self._cluster.remove_node(node, allow_graceful=False)
 
     def close(self) -> None:
         """End all nodes, and whatever they left behind."""
@@ -177,11 +240,40 @@ class RayNodes:
             process.kill()
         psutil.wait_procs(left, timeout=END_SECONDS)
 
-    def _add(self, name: str, **options: Any) -> str:
-        node = self._cluster.add_node(
-            num_cpus=2, object_store_memory=OBJECT_STORE_BYTES, node_name=name, **options
-        )
-        return str(node.node_id)
+
+def far(number: int) -> str:
+    """The name of a node beside the first one: number 1 is the far node."""
+    return FAR if number == 1 else f"{FAR}-{number}"
+
+
+async def wait_serving(cluster: AsyncCluster, nodes: int) -> list[int]:
+    """Waits until so many nodes are up, and each leads shards; returns how many, by node."""
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        found = await cluster.nodes()
+        led = [info.shards_led for info in found if info.status == "up" and info.is_reachable]
+        if len(led) == nodes and all(led):
+            return led
+        await asyncio.sleep(PAUSE_SECONDS)
+    raise TimeoutError(f"{nodes} nodes did not serve within {WAIT_SECONDS:g} s: {found}")
+
+
+async def wait_settled(cluster: AsyncCluster, nodes: int) -> None:
+    """Waits until so many nodes lead about as many shards each, and have done so for a while.
+
+    Until then a shard may move, and agents that are in memory only are lost with it.
+    """
+    end = time.monotonic() + WAIT_SECONDS
+    before: list[int] = []
+    since = time.monotonic()
+    while time.monotonic() < end:
+        led = await wait_serving(cluster, nodes)
+        if led != before or min(led) < SHARE * sum(led) / nodes:
+            before, since = led, time.monotonic()
+        elif time.monotonic() > since + SETTLED_SECONDS:
+            return
+        await asyncio.sleep(PAUSE_SECONDS)
+    raise TimeoutError(f"shards still move after {WAIT_SECONDS:g} s: {before}")
 
 
 async def each(width: int, items: Iterable[Item], do: Callable[[Item], Awaitable[object]]) -> None:

@@ -1,9 +1,9 @@
 """Where the cases run that need no cluster: this process, on asyncio's own event loop."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 from benchmarks.report import Samples
@@ -31,7 +31,13 @@ class Case(Protocol):
 
 
 class ThisProcess:
-    """Nothing to start and nothing to end."""
+    """Nothing to start and nothing to end.
+
+    Attributes:
+        versions: None beside those of every run.
+    """
+
+    versions: Mapping[str, str] = MappingProxyType({})
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ environment of their own.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from statistics import quantiles
 from typing import NamedTuple
 
@@ -78,3 +78,10 @@ def percentiles(times: list[float]) -> tuple[float, float, float]:
         return times[0], times[0], times[0]
     cuts = quantiles(times, n=100, method="inclusive")
     return cuts[49], cuts[94], cuts[98]
+
+
+def turned(keys: Sequence[str], number: int) -> list[str]:
+    """The order of a round: each begins with another one, every other round goes backwards."""
+    first = number % len(keys)
+    order = [*keys[first:], *keys[:first]]
+    return order[::-1] if number % 2 else order

@@ -54,6 +54,7 @@ class Comparison:
     Attributes:
         key: Under which the case's rounds return their samples.
         bar: None for a row that only informs.
+        is_detail: Left out of the table in a terminal; in the JSON, and on the page, all the same.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Comparison:
     unit: str
     peer_name: str
     bar: Bar | None = None
+    is_detail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Row:
     bar: str | None
     holds: bool
     spread: tuple[float, float]
+    is_detail: bool = False
 
 
 def spread(values: Sequence[float]) -> float:
@@ -107,6 +110,7 @@ def row(comparison: Comparison, ours: Sequence[float], peer: Sequence[float]) ->
         bar=None if bar is None else bar.text(comparison.unit),
         holds=bar is None or bar.holds(middle, ratio),
         spread=(round(spread(ours), 3), round(spread(peer), 3)),
+        is_detail=comparison.is_detail,
     )
 
 
@@ -123,7 +127,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def machine(rounds: int, *, is_quick: bool) -> dict[str, Any]:
+def machine(*, is_quick: bool) -> dict[str, Any]:
     """The facts that the figures depend on; `load` is the machine's before the run began."""
     return {
         "system": platform.platform(),
@@ -131,7 +135,6 @@ def machine(rounds: int, *, is_quick: bool) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load": round(os.getloadavg()[0], 2),
-        "rounds": rounds,
         "quick": is_quick,
     }
 
@@ -149,29 +152,78 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def as_json(facts: Mapping[str, Any], results: Sequence[Row]) -> str:
-    """The one object `{machine, versions, rows}`."""
-    data = {"machine": facts, "versions": versions(), "rows": [asdict(each) for each in results]}
-    return json.dumps(data, indent=2)
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run of some cases has found.
+
+    Attributes:
+        machine: See `machine`.
+        versions: Releases of what took part.
+        cases: What each case asked, by its name, with `rounds`; see `questions.About`.
+        left_out: What was not measured, and why; a sentence each.
+        rows: In the order of the cases.
+    """
+
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    cases: dict[str, dict[str, Any]]
+    left_out: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def joined(results: Sequence[Result]) -> Result:
+    """The results of several runs on one machine, at least one, as one; facts are the first's."""
+    return Result(
+        results[0].machine,
+        {name: value for each in results for name, value in each.versions.items()},
+        {name: about for each in results for name, about in each.cases.items()},
+        tuple(dict.fromkeys(line for each in results for line in each.left_out)),
+        tuple(one for each in results for one in each.rows),
+    )
+
+
+def as_json(result: Result) -> str:
+    """The one object `{machine, versions, cases, left_out, rows}`."""
+    return json.dumps(asdict(result), indent=2)
+
+
+def from_json(text: str) -> Result:
+    """What `as_json` wrote.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        data = json.loads(text)
+        found = [Row(**{**each, "spread": tuple(each["spread"])}) for each in data["rows"]]
+        facts = data["machine"], data["versions"], data["cases"], tuple(data["left_out"])
+    except (KeyError, TypeError) as error:
+        message = f"no result of `python -m benchmarks --json`: {error!r} is wrong or missing"
+        raise ValueError(message) from error
+    return Result(*facts, tuple(found))
 
 
 def verdict(results: Sequence[Row]) -> str:
     """One line: how many bars are kept, and which are missed."""
     barred = [each for each in results if each.bar is not None]
-    missed = [f"{each.case}, {each.metric}" for each in barred if not each.holds]
+    missed = [
+        f"{each.case}, {each.metric}, against {each.peer_name}" for each in barred if not each.holds
+    ]
     text = f"{len(barred) - len(missed)} of {len(barred)} bars hold"
     return f"{text}; missed: {'; '.join(missed)}" if missed else text
 
 
-def show(console: Console, facts: Mapping[str, Any], results: Sequence[Row]) -> None:
-    """Print machine, table and verdict."""
-    for line in (facts, versions()):
-        console.print(", ".join(f"{name} {value}" for name, value in line.items()), style="dim")
+def show(console: Console, result: Result) -> None:
+    """Print machine, versions, table, what was left out, and the verdict."""
+    for facts in (result.machine, result.versions):
+        console.print(", ".join(f"{name} {value}" for name, value in facts.items()), style="dim")
     table = Table(box=SIMPLE_HEAD, show_lines=False)
     table.add_column("ours against peer", min_width=34)
     for name in ("ours", "peer", "unit", "ratio", "bar", "", "spread"):
         table.add_column(name, justify="right", no_wrap=True)
-    for each in results:
+    for each in result.rows:
+        if each.is_detail:
+            continue
         table.add_row(
             f"{each.case}: {each.metric} [dim]against {each.peer_name}[/]",
             f"{each.ours:,g}",
@@ -183,4 +235,6 @@ def show(console: Console, facts: Mapping[str, Any], results: Sequence[Row]) -> 
             " / ".join(f"{part:.0%}" for part in each.spread),
         )
     console.print(table)
-    console.print(verdict(results))
+    for line in result.left_out:
+        console.print(f"left out: {line}", style="dim", markup=False, highlight=False)
+    console.print(verdict(result.rows))

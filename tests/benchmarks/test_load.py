@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from benchmarks.load import Load, fan, load, percentiles
+from benchmarks.load import Load, fan, load, percentiles, turned
 from benchmarks.peers import lines
 
 
@@ -75,3 +75,11 @@ def test_what_a_system_cannot_do_is_told_apart() -> None:
     """The reason is the error's message."""
     with pytest.raises(lines.CannotError, match="^each is a process$"):
         lines.as_seconds("cannot each is a process")
+
+
+def test_every_system_begins_a_round() -> None:
+    """Nobody always runs on a machine that another one has just warmed."""
+    keys = ["ours", "raw", "erlang"]
+    orders = [turned(keys, number) for number in range(6)]
+    assert {order[0] for order in orders} == set(keys)
+    assert all(sorted(order) == sorted(keys) for order in orders)

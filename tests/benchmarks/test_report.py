@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import asdict
 from typing import Literal
 
 import pytest
@@ -10,8 +11,11 @@ from rich.console import Console
 from benchmarks.report import (
     Bar,
     Comparison,
+    Result,
     Row,
     as_json,
+    from_json,
+    joined,
     machine,
     row,
     rows,
@@ -91,13 +95,16 @@ def test_rows_keep_the_order_of_the_comparisons() -> None:
     assert [each.holds for each in found] == [False, True]
 
 
-def test_the_json_is_one_object_of_machine_versions_and_rows() -> None:
+def result(*found: Row, left_out: tuple[str, ...] = (), case: str = "calls") -> Result:
+    """What a run of one case would find."""
+    return Result({"cores": 2}, {"python": "3.11"}, {case: {"rounds": 5}}, left_out, found)
+
+
+def test_the_json_is_one_object() -> None:
     """The shape that later benchmarks keep, and readers of results rely on."""
-    facts = machine(5, is_quick=False)
-    data = json.loads(as_json(facts, [row(MEMORY, [8.2], [59_000])]))
-    assert list(data) == ["machine", "versions", "rows"]
-    assert data["machine"] == facts
-    assert {"python", "ray", "jido-cluster"} <= data["versions"].keys()
+    whole = result(row(MEMORY, [8.2], [59_000]), left_out=("calls: no Erlang",))
+    data = json.loads(as_json(whole))
+    assert list(data) == ["machine", "versions", "cases", "left_out", "rows"]
     assert data["rows"] == [
         {
             "case": "density",
@@ -110,14 +117,44 @@ def test_the_json_is_one_object_of_machine_versions_and_rows() -> None:
             "bar": "<= 20 KB",
             "holds": True,
             "spread": [0.0, 0.0],
+            "is_detail": False,
         }
     ]
+    assert from_json(as_json(whole)) == whole
 
 
-def shown(*results: Row) -> str:
+@pytest.mark.parametrize("text", ["[]", "{}", "nothing", '{"rows": [{"case": "calls"}]}'])
+def test_another_json_is_refused(text: str) -> None:
+    """A page is never made of a file that is not a result."""
+    with pytest.raises(ValueError, match=r"no result|Expecting value"):
+        from_json(text)
+
+
+def test_runs_are_joined_in_order() -> None:
+    """Rows follow each other; what was missing twice is said once."""
+    rate, memory = row(RATE, [900], [100]), row(MEMORY, [8.2], [59_000])
+    whole = joined(
+        [
+            result(rate, left_out=("no Erlang",)),
+            result(memory, left_out=("no Erlang", "no Redis"), case="density"),
+        ]
+    )
+    assert whole.rows == (rate, memory)
+    assert list(whole.cases) == ["calls", "density"]
+    assert whole.left_out == ("no Erlang", "no Redis")
+
+
+def test_the_machine_is_described() -> None:
+    """A figure without its machine says nothing."""
+    facts = machine(is_quick=True)
+    assert facts["quick"] is True
+    assert {"cpu", "cores", "memory_gb", "load", "system"} <= facts.keys()
+
+
+def shown(*results: Row, left_out: tuple[str, ...] = ()) -> str:
     """What a terminal of 140 columns would show."""
     screen = io.StringIO()
-    show(Console(file=screen, width=140), {"cores": 2}, results)
+    show(Console(file=screen, width=140), result(*results, left_out=left_out))
     return screen.getvalue()
 
 
@@ -128,5 +165,16 @@ def test_the_table_names_missed_bars_and_ends_in_a_verdict() -> None:
     assert "cores 2" in text
     assert "59,000" in text
     assert ">= 12x" in text
-    assert text.rstrip().endswith("1 of 2 bars hold; missed: calls, 64 in flight")
+    assert text.rstrip().endswith(
+        "1 of 2 bars hold; missed: calls, 64 in flight, against raw actor"
+    )
     assert verdict([good]) == "1 of 1 bars hold"
+
+
+def test_details_are_for_the_json_alone() -> None:
+    """A table that fits a screen; its verdict counts them all the same."""
+    detail = Comparison("p99", "calls", "p99, 64 in flight", "ms", "raw", is_detail=True)
+    text = shown(row(MEMORY, [8.2], [59_000]), row(detail, [1], [2]), left_out=("no [b]Erlang",))
+    assert "p99, 64 in flight" not in text
+    assert "left out: no [b]Erlang" in text
+    assert asdict(row(detail, [1], [2]))["is_detail"]

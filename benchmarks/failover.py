@@ -1,0 +1,87 @@
+"""Failover: kill -9 of all processes of a node at once; how soon do its agents answer.
+
+Each of the agents that the node led is asked once, as soon as the node is dead: a caller's wait is
+the call's duration. The peer is Ray by itself, in the same death: an actor with `max_restarts` on
+the same node, asked until it answers, having lost its state. The node comes back in its directory
+before the next round.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import ray
+
+from benchmarks.agents import DurableCounter, RawCounter
+from benchmarks.cluster import Site, each, far, on_node, wait_settled
+from benchmarks.load import percentiles
+from benchmarks.report import Bar, Comparison, Samples
+from jido_cluster import ClusterConfig
+from jido_cluster.errors import JidoError
+
+NODES: Final = 3
+AGENTS: Final = 300
+SPAWNING: Final = 64
+LIMIT_S: Final = 120.0
+PEER: Final = "Ray's restart of an actor"
+
+COMPARISONS: Final = (
+    Comparison("p50", "failover", "kill -9 of a node to an agent's first answer, p50", "s", PEER),
+    Comparison(
+        "p99",
+        "failover",
+        "kill -9 of a node to an agent's first answer, p99",
+        "s",
+        PEER,
+        Bar("<=", 3, of="ours"),
+    ),
+)
+
+
+class Failover:
+    """Durable agents on three nodes; the client's own node is never killed."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def prepare(self) -> None:
+        """As the protocol says."""
+        config = ClusterConfig(hosts_per_node=1, warm_workers=1, modules=("benchmarks.agents",))
+        self._cluster = await self._site.connect(config=config)
+        await wait_settled(self._cluster, NODES)
+        self._refs = [self._cluster.ref(DurableCounter, f"kept-{n}") for n in range(AGENTS)]
+        await each(SPAWNING, self._refs, lambda ref: self._cluster.spawn(DurableCounter, ref.id))
+
+    async def round(self, number: int) -> Samples:
+        """As the protocol says; the nodes beside the client's take turns."""
+        victim = far(1 + number % (NODES - 1))
+        led = [ref for ref in self._refs if (await ref.info()).node == victim]
+        await each(SPAWNING, led, lambda ref: ref.call(DurableCounter.add, 1))
+        place = on_node(self._site.nodes.ids[victim], soft=True)
+        actor = self._site.raw(RawCounter, scheduling_strategy=place, max_restarts=-1)
+        await actor.add.remote(1)
+        self._site.nodes.kill(victim)
+        ours, peer = await asyncio.gather(
+            asyncio.gather(*(_answered(ref.call, JidoError, DurableCounter.add, 1) for ref in led)),
+            _answered(actor.add.remote, ray.exceptions.RayError, 1),
+        )
+        ray.kill(actor)
+        self._site.nodes.add(victim)  # Ray starts nodes in the main thread only
+        await wait_settled(self._cluster, NODES)
+        p50, _, p99 = percentiles(ours)
+        return {"p50": (p50, peer), "p99": (p99, peer)}
+
+
+async def _answered(
+    ask: Callable[..., Awaitable[object]], refusal: type[Exception], *arguments: Any
+) -> float:
+    """Seconds from now to the first answer."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < LIMIT_S:
+        with suppress(refusal):
+            await ask(*arguments)
+            return time.perf_counter() - start
+        await asyncio.sleep(0.01)
+    raise TimeoutError(f"no answer within {LIMIT_S:g} s of the node's death")
