@@ -14,6 +14,7 @@ WIDTH: Final = 1200
 ROW: Final = 18
 TOP: Final = 54
 NARROWEST: Final = 0.002  # of all samples: a frame below that is drawn as nothing
+TRUNK: Final = 0.99  # of the samples: what so many share is how the program was started
 CHARACTER: Final = 6.6  # pixels of a letter, about
 STYLE: Final = """
 text{font:11px ui-monospace,monospace;fill:#1f2328}.title{font:600 16px system-ui,sans-serif}
@@ -76,7 +77,9 @@ def self_times(root: Frame) -> dict[str, float]:
 
 
 def flame_graph(title: str, note: str, root: Frame) -> str:
-    """The SVG text."""
+    """The SVG text; it begins where the stacks part, since nearly all are alike above."""
+    while alike := [each for each in root.called.values() if each.samples >= TRUNK * root.samples]:
+        root = alike[0]
     parts: list[str] = []
     deepest = _draw(root, 0.0, 0, root.samples, parts)
     height = TOP + (deepest + 1) * ROW + 12
