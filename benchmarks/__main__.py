@@ -5,8 +5,9 @@ import contextlib
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ OTHERS: Final = ("all", "check", "profile", "report")  # what is no case
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options `case`, `file`, `json`, `quick` and `rounds`."""
+    """The options `case`, `files`, `json`, `quick` and `rounds`."""
     width = max(map(len, ABOUT))
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -35,12 +36,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                 f"  {'all':{width}}  These, but for exec-soak, one after the other.",
                 f"  {'check':{width}}  A short run; exit code 1 when a ratio falls below its bar.",
                 f"  {'profile':{width}}  Where the time of an ask goes, as flame graphs.",
-                f"  {'report':{width}}  Pages and plots from FILE, which --json wrote.",
+                f"  {'report':{width}}  A page and plots from what --json wrote to FILEs.",
             )
         ),
     )
     parser.add_argument("case", choices=[*ABOUT, *OTHERS], metavar="CASE")
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of `report` only")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="of `report` only")
     parser.add_argument(
         "--json",
         nargs="?",
@@ -56,7 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"medians are of N rounds (default {ROUNDS}, with --quick 1 or 2)",
     )
     options = parser.parse_args(arguments)
-    if (options.case == "report") != (options.file is not None):
+    if (options.case == "report") != bool(options.files):
         parser.error("a FILE is given with `report`, and only there")
     return options
 
@@ -122,8 +123,8 @@ def apart(case: str, options: Sequence[str]) -> report.Result:
         return report.from_json(file.read_text(encoding="utf-8"))
 
 
-def measure_all(options: argparse.Namespace) -> report.Result:
-    """Every case that `all` has, one after the other."""
+def measure_all(options: argparse.Namespace) -> tuple[report.Result, bool]:
+    """Every case that `all` has, one after the other; and whether all of them ran."""
     given = ["--quick"] if options.quick else []
     given += ["--rounds", str(options.rounds)] if options.rounds else []
     cases = [
@@ -131,7 +132,19 @@ def measure_all(options: argparse.Namespace) -> report.Result:
         for name, about in ABOUT.items()
         if about.in_all and (about.in_quick or not options.quick)
     ]
-    return report.joined([apart(case, given) for case in cases])
+    found: list[report.Result] = []
+    failed: list[str] = []
+    for case in cases:
+        begun = time.monotonic()
+        try:
+            found.append(apart(case, given))
+        except subprocess.CalledProcessError:
+            failed.append(f"{case}: it failed to run; what it said is above")
+        print(f"{case}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    if not found:
+        raise SystemExit("no case ran")
+    whole = report.joined(found)
+    return replace(whole, left_out=(*failed, *whole.left_out)), not failed
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -140,7 +153,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.case == "report":
         from benchmarks import page
 
-        page.write(report.from_json(options.file.read_text(encoding="utf-8")))
+        texts = [file.read_text(encoding="utf-8") for file in options.files]
+        page.write(report.joined([report.from_json(text) for text in texts]))
         return 0
     if options.case == "profile":
         from benchmarks import profile_asks
@@ -150,20 +164,21 @@ def main(arguments: Sequence[str]) -> int:
         from benchmarks import promises
 
         return promises.main(apart)
+    ran = True
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone
         if options.case == "all":
-            result = measure_all(options)
+            result, ran = measure_all(options)
         else:
             rounds = rounds_of(options.case, options.rounds, is_quick=options.quick)
             result = measure(options.case, rounds, is_quick=options.quick)
     if options.json == STANDARD_OUTPUT:
         print(report.as_json(result))
-        return 0
+        return int(not ran)
     if options.json is not None:
         Path(options.json).write_text(report.as_json(result) + "\n", encoding="utf-8")
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     report.show(Console(width=width), result)
-    return 0
+    return int(not ran)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ called far, or on all of them. Ray has its default settings, but for the dashboa
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -116,9 +117,9 @@ class Site:
         ]
 
 
-def on_node(node_id: str, *, soft: bool = False) -> NodeAffinitySchedulingStrategy:
-    """Where an actor goes; `soft`: elsewhere, when that node is gone."""
-    return NodeAffinitySchedulingStrategy(node_id, soft=soft)
+def on_node(node_id: str) -> NodeAffinitySchedulingStrategy:
+    """Where an actor goes, and nowhere else."""
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def _title(process: psutil.Process) -> str:
@@ -157,6 +158,7 @@ class RayNodes:
         self._cluster = Cluster()
         self._count = count
         self._nodes: dict[str, Any] = {}
+        self._killed: dict[str, Any] = {}
         self._slots: dict[str, int] = {}
         self.versions: dict[str, str] = {}
 
@@ -207,6 +209,8 @@ class RayNodes:
 
     def add(self, name: str, **options: Any) -> None:
         """Start one more node; under the name of one that was killed, in its data directory."""
+        if name in self._killed:
+            self._cluster.remove_node(self._killed.pop(name), allow_graceful=False)
         self._nodes[name] = self._cluster.add_node(
             num_cpus=2,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -216,19 +220,19 @@ class RayNodes:
         )
 
     def kill(self, name: str) -> None:
-        """SIGKILL every process of a node, as a loss of power would."""
-        node = self._nodes.pop(name)
-        roots = [info.process.pid for infos in node.all_processes.values() for info in infos]
-        victims = [
-            process
-            for root in roots
-            for process in (psutil.Process(root), *psutil.Process(root).children(recursive=True))
-        ]
+        """SIGKILL every process of a node, as a loss of power would; returns at once."""
+        victims = self.processes(name)
+        self._killed[name] = self._nodes.pop(name)
         for process in victims:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(victims, timeout=END_SECONDS)
-        self._cluster.remove_node(node, allow_graceful=False)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def processes(self, name: str) -> list[int]:
+        """The ids of a node's processes, Ray's own first."""
+        infos = [info for infos in self._nodes[name].all_processes.values() for info in infos]
+        roots = [psutil.Process(info.process.pid) for info in infos]
+        below = [process for root in roots for process in root.children(recursive=True)]
+        return [process.pid for process in (*roots, *below)]
 
     def close(self) -> None:
         """End all nodes, and whatever they left behind."""

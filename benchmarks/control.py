@@ -43,7 +43,7 @@ COMPARISONS: Final = tuple(
 
 def left_out(one: Comparison) -> str:
     """Why a comparison was not measured."""
-    return f"{one.metric.rpartition(', ')[2]} take a minute; a run without --quick has them"
+    return f"{one.metric.rpartition(', ')[2]} are not in short rounds"
 
 
 class Costs(NamedTuple):

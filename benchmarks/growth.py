@@ -13,13 +13,15 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.agents import Counter, EventualCounter
-from benchmarks.cluster import SPAWNING, Site, each, far, wait_settled
+from benchmarks.cluster import CONFIG, SPAWNING, Site, each, far, wait_settled
 from benchmarks.density import RUNTIME
 from benchmarks.report import Comparison, Samples
+from jido_cluster.errors import AgentLostError
 
 SIZES: Final = (1, 2, 3, 4)
 AGENTS: Final = 1000
 IN_FLIGHT: Final = 256
+SHARDS: Final = 32  # they move one after the other to a node that joins: 256 take over a minute
 UNIT_CALLS: Final = 10_000
 KINDS: Final[dict[str, Any]] = {"volatile": Counter, "durable": EventualCounter}
 WORDS: Final = {"volatile": 'durability="none"', "durable": "on the disks of a majority"}
@@ -48,7 +50,8 @@ class Growth:
 
     async def prepare(self) -> None:
         """As the protocol says: takes the sizes below the last one."""
-        self._cluster = await self._site.connect()
+        config = CONFIG.model_copy(update={"shards": SHARDS})
+        self._cluster = await self._site.connect(config=config)
         for size in SIZES:
             if size > 1:
                 self._site.nodes.add(far(size - 1))
@@ -76,7 +79,15 @@ class Growth:
 
     async def _calling(self, kind: str, calls: int) -> None:
         refs, add = self._refs[kind], KINDS[kind].add
-        await each(IN_FLIGHT, range(calls), lambda number: refs[number % AGENTS].call(add, 1))
+
+        async def ask(number: int) -> None:
+            ref = refs[number % AGENTS]
+            try:
+                await ref.call(add, 1)
+            except AgentLostError:  # its shard was elected another leader: the machine is busy
+                await self._cluster.get_or_spawn(KINDS[kind], ref.id)
+
+        await each(IN_FLIGHT, range(calls), ask)
 
     async def _cost(self, kind: str) -> float:
         """CPU seconds of 10,000 calls, of the client and of all processes of the runtime."""

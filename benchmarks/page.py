@@ -27,6 +27,14 @@ REASONS: Final = {
     ): "an ask of ours is some dozens of interpreted Python calls in the host "
     "and in the client; Erlang's is compiled, and its counter validates, deduplicates and commits "
     "nothing. Next: less work in each turn ([performance](performance.md))",
+    ("peers", "xoscar"): "xoscar's counter is an object that gets a message: nothing is validated, "
+    "remembered or committed, and its loop is compiled. Next: as for Erlang",
+    (
+        "startup",
+        "three raw actors, first calls",
+    ): "a runtime starts a supervisor, a shard host and a "
+    "warm worker on each node, founds its root group and elects a leader for each of 256 shards. "
+    "Next: what of that can be done at the same time",
     ("replication", "Redis SET, then WAIT 1"): "Redis writes no disk here, ours writes those of a "
     "majority before it answers. Next: fewer messages for each write",
     ("replication", "Redis SET and WAIT 1 in one message"): "as above; one message less for Redis",
@@ -57,7 +65,10 @@ def write(result: Result) -> None:
 def plots(result: Result) -> dict[str, str]:
     """SVG text by name; those whose cases were measured."""
     rounds = {name: about["rounds"] for name, about in result.cases.items()}
-    medians = {name: f"medians of {count} rounds" for name, count in rounds.items()}
+    medians = {
+        name: f"medians of {count} rounds" if count > 1 else "one round"
+        for name, count in rounds.items()
+    }
     whiskers = "lines span the rounds"
     found: dict[str, str] = {}
 
@@ -173,7 +184,7 @@ def is_lost(row: Row) -> bool:
 
 def _losses(result: Result) -> Iterator[str]:
     """Where others are better or a bar is missed, one line for each case and peer."""
-    yield "## Where we lose"
+    yield "## Where we lose, and what we miss"
     yield ""
     lost: dict[tuple[str, str], list[Row]] = {}
     for row in result.rows:

@@ -92,6 +92,7 @@ ABOUT: Final = {
         IN_TURN,
         "startup:StartUp",
         nodes=3,
+        in_quick=False,
     ),
     "growth": About(
         "What does a call cost as nodes are added?",
@@ -100,6 +101,7 @@ ABOUT: Final = {
         "sizes one after the other, as the cluster grows; only the largest is measured each round",
         "growth:Growth",
         nodes=1,
+        in_quick=False,
         quick_rounds=1,
     ),
     "control": About(

@@ -172,13 +172,24 @@ class Result:
 
 
 def joined(results: Sequence[Result]) -> Result:
-    """The results of several runs on one machine, at least one, as one; facts are the first's."""
+    """The results of several runs on one machine, at least one, as one.
+
+    The machine's facts are the first's. A case that was run again counts as it was found last.
+    """
+    last = {name: each for each in results for name in each.cases}
     return Result(
         results[0].machine,
         {name: value for each in results for name, value in each.versions.items()},
-        {name: about for each in results for name, about in each.cases.items()},
-        tuple(dict.fromkeys(line for each in results for line in each.left_out)),
-        tuple(one for each in results for one in each.rows),
+        {name: each.cases[name] for name, each in last.items()},
+        tuple(
+            dict.fromkeys(
+                line
+                for each in results
+                for line in each.left_out
+                if last.get(line.partition(":")[0], each) is each
+            )
+        ),
+        tuple(row for name, each in last.items() for row in each.rows if row.case == name),
     )
 
 

@@ -33,7 +33,7 @@ def test_json_goes_to_a_file_or_to_standard_output() -> None:
 
 def test_a_report_is_made_of_a_file() -> None:
     """It measures nothing."""
-    assert parse(["report", "found.json"]).file == Path("found.json")
+    assert parse(["report", "one.json", "two.json"]).files == [Path("one.json"), Path("two.json")]
 
 
 @pytest.mark.parametrize("case", ABOUT)

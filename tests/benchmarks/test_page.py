@@ -118,7 +118,11 @@ def test_the_page_has_one_column_for_each_system() -> None:
 
 def test_the_page_says_where_we_lose_and_why() -> None:
     """A better peer is named with the reason; a worse one is not."""
-    text = page.markdown(a_result(*PEERS), []).partition("## Where we lose")[2].partition("##")[0]
+    text = (
+        page.markdown(a_result(*PEERS), [])
+        .partition("## Where we lose, and what we miss")[2]
+        .partition("##")[0]
+    )
     assert "**peers, Erlang/OTP**" in text
     assert "Why: " in text
     assert "raw Ray actor" not in text

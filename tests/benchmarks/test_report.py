@@ -135,13 +135,21 @@ def test_runs_are_joined_in_order() -> None:
     rate, memory = row(RATE, [900], [100]), row(MEMORY, [8.2], [59_000])
     whole = joined(
         [
-            result(rate, left_out=("no Erlang",)),
-            result(memory, left_out=("no Erlang", "no Redis"), case="density"),
+            result(rate, left_out=("calls: no Erlang",)),
+            result(memory, left_out=("density: no Redis",), case="density"),
         ]
     )
     assert whole.rows == (rate, memory)
     assert list(whole.cases) == ["calls", "density"]
-    assert whole.left_out == ("no Erlang", "no Redis")
+    assert whole.left_out == ("calls: no Erlang", "density: no Redis")
+
+
+def test_a_case_that_was_run_again_counts_once() -> None:
+    """As it was found last, and so does what it left out."""
+    again = row(RATE, [1_200], [100])
+    whole = joined([result(row(RATE, [900], [100]), left_out=("calls: no Erlang",)), result(again)])
+    assert whole.rows == (again,)
+    assert whole.left_out == ()
 
 
 def test_the_machine_is_described() -> None:
