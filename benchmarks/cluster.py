@@ -74,9 +74,24 @@ class Site:
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
     versions: dict[str, str] = field(default_factory=dict)
 
-    async def connect(self, name: str = "default", config: ClusterConfig = CONFIG) -> AsyncCluster:
-        """The runtime of this name, started on all nodes when it is not there."""
-        return await AsyncCluster.connect(self.address, name=name, config=config)
+    async def connect(
+        self,
+        name: str = "default",
+        config: ClusterConfig = CONFIG,
+        *,
+        is_settled: bool = True,
+    ) -> AsyncCluster:
+        """The runtime of this name, started on all nodes when it is not there.
+
+        Args:
+            name: Of the runtime.
+            config: Of the runtime.
+            is_settled: Return when its shards move no more, see `wait_settled`.
+        """
+        cluster = await AsyncCluster.connect(self.address, name=name, config=config)
+        if is_settled:
+            await wait_settled(cluster, len(self.nodes.ids))
+        return cluster
 
     def raw(self, kind: type, **more: Any) -> Any:
         """A new raw async actor on the far node, or as these options of Ray's say."""
@@ -90,8 +105,7 @@ class Site:
     async def place(
         self, cluster: AsyncCluster, kind: type[A], count: int, prefix: str
     ) -> list[AsyncAgentRef[A]]:
-        """`count` new agents that live on the far node, once shards move no more."""
-        await wait_settled(cluster, len(self.nodes.ids))
+        """`count` new agents that live on the far node."""
         found: list[AsyncAgentRef[A]] = []
         elsewhere: list[AsyncAgentRef[A]] = []
 

@@ -51,7 +51,6 @@ class Failover:
         """As the protocol says."""
         config = CONFIG.model_copy(update={"shards": SHARDS})
         self._cluster = await self._site.connect(config=config)
-        await wait_settled(self._cluster, NODES)
         self._refs = [self._cluster.ref(DurableCounter, f"kept-{n}") for n in range(AGENTS)]
         await each(SPAWNING, self._refs, lambda ref: self._cluster.spawn(DurableCounter, ref.id))
 

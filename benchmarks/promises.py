@@ -4,6 +4,7 @@ Only ratios of two sides that were measured in one run are judged: a slow machin
 that misses is measured once more before it fails, for the sake of whatever else the machine did.
 """
 
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -37,18 +38,30 @@ def line(row: Row) -> str:
     )
 
 
+def measured(measure: Measure, case: str) -> Result | None:
+    """What a case has found; None: it failed to run, and has said why."""
+    try:
+        return measure(case, ["--quick"])
+    except subprocess.CalledProcessError:
+        return None
+
+
 def main(measure: Measure) -> int:
-    """Measure, print a line for each ratio; 1 if one missed its bar twice, else 0.
+    """Measure, print a line for each ratio; 1 if one was missed twice, or not found twice, else 0.
 
     Args:
         measure: Measures a case with these options of the command line.
     """
     failed = False
     for case in PROMISED:
-        result = measure(case, ["--quick"])
-        if not all(row.holds for row in promised(case, result)):
-            print(f"{case} missed a bar; once more", file=sys.stderr)
-            result = measure(case, ["--quick"])
+        result = measured(measure, case)
+        if result is None or not all(row.holds for row in promised(case, result)):
+            print(f"{case} missed a bar, or failed to run; once more", file=sys.stderr)
+            result = measured(measure, case)
+        if result is None:
+            print(f"FAILED {case}: it did not run", flush=True)
+            failed = True
+            continue
         rows = promised(case, result)
         for row in rows:
             print(line(row), flush=True)

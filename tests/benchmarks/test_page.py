@@ -1,6 +1,7 @@
 """The page and its plots, and the check of promised ratios: what they are made of, and say."""
 
 import re
+import subprocess
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
@@ -157,15 +158,21 @@ def judged(ratio: float, bar: Bar) -> Row:
     return row(one, [ratio], [1.0])
 
 
-def checked(*found: Result) -> tuple[int, list[str]]:
-    """The exit code when `spawn` yields these results in turn, and what was measured."""
+def checked(*found: Result | None) -> tuple[int, list[str]]:
+    """The exit code when `spawn` yields these results in turn, and what was measured.
+
+    None stands for a run that fails.
+    """
     asked: list[str] = []
     rest = iter(found)
 
     def measure(case: str, options: Sequence[str]) -> Result:
         assert options == ["--quick"]
         asked.append(case)
-        return next(rest) if case == "spawn" else a_result()
+        result = next(rest) if case == "spawn" else a_result()
+        if result is None:
+            raise subprocess.CalledProcessError(1, "spawn")
+        return result
 
     return promises.main(measure), [case for case in asked if case == "spawn"]
 
@@ -176,6 +183,13 @@ def test_a_missed_ratio_fails_only_when_missed_twice() -> None:
     assert checked(good) == (0, ["spawn"])
     assert checked(bad, good) == (0, ["spawn", "spawn"])
     assert checked(bad, bad) == (1, ["spawn", "spawn"])
+
+
+def test_a_case_that_does_not_run_fails_the_second_time() -> None:
+    """What was not measured was not kept."""
+    good = a_result(judged(2000, Bar(">=", 1000)))
+    assert checked(None, good) == (0, ["spawn", "spawn"])
+    assert checked(None, None) == (1, ["spawn", "spawn"])
 
 
 def test_absolute_figures_never_fail() -> None:
