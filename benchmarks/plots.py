@@ -5,13 +5,13 @@ for light or dark. Values may be on a logarithmic axis; lengths of bars never ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
 
 WIDTH: Final = 720
-LABEL_WIDTH: Final = 190  # of a bar's name, left of the axis
+CHARACTER: Final = 7.2  # pixels of a letter of a name, about
 VALUE_WIDTH: Final = 110  # of a bar's figure, right of the longest bar
 ROW: Final = 30
 BAR: Final = 18
@@ -56,19 +56,20 @@ def number(value: float) -> str:
 def bars(title: str, note: str, found: Sequence[Bar]) -> str:
     """Horizontal bars from zero, in the order given; at least one, values >= 0."""
     longest = max(bar.value * (1 + bar.spread / 2) for bar in found) or 1.0
-    scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / longest
+    left = _width(bar.name for bar in found)
+    scale = (WIDTH - left - VALUE_WIDTH) / longest
     parts = []
     for place, bar in enumerate(found):
         y = TOP + place * ROW
-        end = LABEL_WIDTH + bar.value * scale
+        end = left + bar.value * scale
         half = bar.value * bar.spread / 2 * scale
         middle = y + BAR / 2
         kind = "ours" if bar.is_ours else "peer"
         name, length = escape(bar.name), max(1.0, bar.value * scale)
-        low, high = max(LABEL_WIDTH, end - half), end + half
+        low, high = max(left, end - half), end + half
         parts += [
-            f'<text x="{LABEL_WIDTH - 10}" y="{y + 14}" text-anchor="end">{name}</text>',
-            f'<rect class="{kind}" x="{LABEL_WIDTH}" y="{y}" width="{length:.1f}" height="{BAR}"/>',
+            f'<text x="{left - 10}" y="{y + 14}" text-anchor="end">{name}</text>',
+            f'<rect class="{kind}" x="{left}" y="{y}" width="{length:.1f}" height="{BAR}"/>',
             f'<path class="whisker" d="M{low:.1f} {middle}H{high:.1f}"/>',
             f'<text x="{high + 8:.1f}" y="{y + 14}">{number(bar.value)}</text>',
         ]
@@ -95,7 +96,7 @@ def lines(
     values = [value for line in series.values() for value in line if value is not None]
     ticks = _powers(values) if is_log else _even(values)
     low, high = (math.log10(ticks[0]), math.log10(ticks[-1])) if is_log else (0.0, ticks[-1])
-    left, right = 70, WIDTH - 170
+    left, right = 70, WIDTH - _width(series)
 
     def x(place: int) -> float:
         return left + (right - left) * place / (len(points) - 1)
@@ -150,6 +151,11 @@ def _framed(title: str, note: str, height: int, parts: Sequence[str]) -> str:
             "</svg>\n",
         )
     )
+
+
+def _width(names: Iterable[str]) -> int:
+    """Pixels that the longest of these names takes, with some room around it."""
+    return 40 + math.ceil(CHARACTER * max(map(len, names)))
 
 
 def _last(line: Sequence[float | None]) -> float:

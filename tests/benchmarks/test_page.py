@@ -64,6 +64,15 @@ def test_bars_are_in_proportion_from_zero() -> None:
     assert {"a < b", "x & y", "200"} <= set(texts(svg))
 
 
+def test_long_names_have_room() -> None:
+    """They push the axis, and stay within the plot."""
+    name = "Redis SET and WAIT 1 in one message"
+    svg = plots.bars("t", "n", [plots.Bar(name, 2), plots.Bar("x", 1)])
+    assert (
+        7 * len(name) < float(re.findall(r'<rect class="peer" x="(\d+)"', svg)[0]) < plots.WIDTH / 2
+    )
+
+
 def test_every_plot_reads_in_light_and_dark() -> None:
     """Each has its own ground, and another one where the reader prefers dark."""
     for svg in page.plots(a_result(*PEERS)).values():
