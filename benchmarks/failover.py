@@ -57,15 +57,20 @@ class Failover:
     async def round(self, number: int) -> Samples:
         """As the protocol says; the nodes beside the client's take turns."""
         victim = far(1 + number % (NODES - 1))
-        led = [ref for ref in self._refs if (await ref.info()).node == victim]
-        await each(SPAWNING, led, lambda ref: ref.call(DurableCounter.add, 1))
         actor = await self._actor_on(victim)
+        led = [ref for ref in self._refs if (await ref.info()).node == victim]
+        before = [await ref.call(DurableCounter.add, 1) for ref in led]
         self._site.nodes.kill(victim)
-        ours, peer = await asyncio.gather(
+        answers, (peer, _) = await asyncio.gather(
             asyncio.gather(*(_answered(ref.call, JidoError, DurableCounter.add, 1) for ref in led)),
             _answered(actor.visit.remote, ray.exceptions.RayError),
         )
         ray.kill(actor)
+        ours = [seconds for seconds, _ in answers]
+        if any(value <= old for (_, value), old in zip(answers, before, strict=True)):
+            raise RuntimeError("an agent has lost what it had answered before its node died")
+        if any([(await ref.info()).node == victim for ref in led]):
+            raise RuntimeError(f"{victim} still serves after its death")
         self._site.nodes.add(victim)  # Ray starts nodes in the main thread only
         await wait_settled(self._cluster, NODES)
         p50, _, p99 = percentiles(ours)
@@ -84,12 +89,12 @@ class Failover:
 
 async def _answered(
     ask: Callable[..., Awaitable[object]], refusal: type[Exception], *arguments: Any
-) -> float:
-    """Seconds from now to the first answer."""
+) -> tuple[float, Any]:
+    """Seconds from now to the first answer, and that answer."""
     start = time.perf_counter()
     while time.perf_counter() - start < LIMIT_S:
         with suppress(refusal):
-            await ask(*arguments)
-            return time.perf_counter() - start
+            answer = await ask(*arguments)
+            return time.perf_counter() - start, answer
         await asyncio.sleep(0.01)
     raise TimeoutError(f"no answer within {LIMIT_S:g} s of the node's death")

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ START_S: Final = 120.0
 ANSWER_S: Final = 120.0  # beside the load itself
 END_S: Final = 20.0
 
+_making = threading.Lock()
+
 
 class MissingError(Exception):
     """This machine lacks what a peer needs; the message says what, and how to get it."""
@@ -40,16 +43,23 @@ class MissingError(Exception):
 def python() -> Path:
     """The interpreter of the peers' environment, which is made when it is not there.
 
+    Peers are started at the same time, from several threads: one of them makes it.
+
     Raises:
         MissingError: Its packages cannot be installed.
     """
+    with _making:
+        return _environment()
+
+
+def _environment() -> Path:
     found = ENVIRONMENT / "bin" / "python"
     mark = ENVIRONMENT / "installed"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
         return found
     print("installing the peers' packages, once", file=sys.stderr)
-    install = (found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    install = (found, "-m", "pip", "install", "--quiet", "--retries", "1")
     steps: tuple[tuple[str | Path, ...], ...] = (
         (sys.executable, "-m", "venv", ENVIRONMENT),
         (*install, "-r", REQUIREMENTS),
