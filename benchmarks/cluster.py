@@ -234,7 +234,7 @@ class RayNodes:
         )
 
     def kill(self, name: str) -> None:
-        """SIGKILL every process of a node, as a loss of power would; returns at once."""
+        """SIGKILL every process of a node; their connections close. Returns at once."""
         victims = self.processes(name)
         self._killed[name] = self._nodes.pop(name)
         for process in victims:

@@ -30,6 +30,10 @@ REASONS: Final = {
     ): "an ask of ours is some dozens of interpreted Python calls in the host "
     "and in the client; Erlang's is compiled, and its counter validates, deduplicates and commits "
     "nothing. Next: less work in each turn ([performance](performance.md))",
+    ("peers", "raw Ray actor"): "client and host have a core each, and no more: what the raw actor "
+    "waits for most is not the CPU. Next: less work in each turn",
+    ("replication", 'durability="none"'): "a durable write is packed, sent to two replicas, stored "
+    "three times and acknowledged, all in Python but for the disk. Next: as above",
     ("peers", "xoscar"): "xoscar's counter is an object that gets a message: nothing is validated, "
     "remembered or committed, and its loop is compiled. Next: as for Erlang",
     (
@@ -91,7 +95,8 @@ def plots(result: Result) -> dict[str, str]:
     away = [row for row in result.rows if row.case == "failover"]
     if away:
         sides = [Bar(f"{OURS}, {row.metric[-3:]}", row.ours, is_ours=True) for row in away]
-        note = f"seconds, lower is better; {medians['failover']}"
+        how = f"lower is better; {medians['failover']}"
+        note = f"seconds; processes end, so that connections close; {how}"
         found["failover"] = bars(
             TITLES["failover"], note, [*sides, Bar(away[0].peer_name, away[0].peer)]
         )
