@@ -1,7 +1,7 @@
 """`python -m benchmarks report FILE`: docs/benchmarks.md and its plots, from the JSON of a run.
 
 Everything on the page comes from the result, but for what others have published
-(`published.md`) and the reasons of missed bars (`REASONS`). The same result gives the same bytes.
+(`published.md`) and what differs where we lose (`REASONS`). The same result gives the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,29 +22,36 @@ PIVOTED: Final = frozenset({"peers"})  # the same metrics against several system
 # Compared with a part of itself, with a bar or with what bounds it: nobody to lose to.
 WITH_ITSELF: Final = frozenset({"growth", "control", "exec", "exec-soak", "cores", "store"})
 HIGHER: Final = frozenset({"asks/s", "agents/s", "/s"})  # units of which more is better
-# Case and peer -> why we lose there, and what is next. Only shown when we do.
+# Case and peer -> what differs, as far as it was measured or is known, and what is next. Only shown
+# when we lose there.
 REASONS: Final = {
     (
         "peers",
         "Erlang/OTP",
-    ): "an ask of ours is some dozens of interpreted Python calls in the host "
-    "and in the client; Erlang's is compiled, and its counter validates, deduplicates and commits "
-    "nothing. Next: less work in each turn ([performance](performance.md))",
-    ("peers", "raw Ray actor"): "client and host have a core each, and no more: what the raw actor "
-    "waits for most is not the CPU. Next: less work in each turn",
-    ("replication", 'durability="none"'): "a durable write is packed, sent to two replicas, stored "
-    "three times and acknowledged, all in Python but for the disk. Next: as above",
+    ): "an ask of ours is interpreted Python in client and host, and their CPU "
+    "time bounds it ([performance](performance.md)); Erlang's is compiled, and its counter "
+    "validates, remembers and commits nothing. Next: less work in each turn",
+    (
+        "peers",
+        "raw Ray actor",
+    ): "the CPU time of client and host bounds ours, so that a busy machine "
+    "costs it more. Next: less work in each turn",
     ("peers", "xoscar"): "xoscar's counter is an object that gets a message: nothing is validated, "
-    "remembered or committed, and its loop is compiled. Next: as for Erlang",
+    "remembered or committed. Next: less work in each turn",
     (
         "startup",
         "three raw actors, first calls",
     ): "a runtime starts a supervisor, a shard host and a "
     "warm worker on each node, founds its root group and elects a leader for each of 256 shards. "
-    "Next: what of that can be done at the same time",
-    ("replication", "Redis SET, then WAIT 1"): "Redis writes no disk here, ours writes those of a "
-    "majority before it answers. Next: fewer messages for each write",
+    "Where its time goes was not measured yet; that is next",
+    (
+        "replication",
+        "Redis SET, then WAIT 1",
+    ): "a durable write costs CPU time on all nodes that hold "
+    "it (see growth); the disk alone takes many times as many (see store). Redis writes none here. "
+    "Next: less work for each message between replicas",
     ("replication", "Redis SET and WAIT 1 in one message"): "as above; one message less for Redis",
+    ("replication", 'durability="none"'): "as above: one copy in memory, against three on disks",
 }
 
 TITLES: Final = {
@@ -164,9 +171,9 @@ def _head(result: Result, drawn: Sequence[str]) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield (
-        "The same work on the same machine in the same run, by this runtime and by what one would "
-        "take instead. Made by `python -m benchmarks report FILE` from what "
-        "`python -m benchmarks all --json FILE` measured; "
+        "The same work on the same machine, by this runtime and by what one would take instead, "
+        "side by side in one run of each case. Made by `python -m benchmarks report FILE` from "
+        "what `python -m benchmarks all --json FILE` measured; "
         "[benchmarks/README.md](../benchmarks/README.md) says how it is measured. Ratios stand "
         "some noise, absolute figures do not: compare within this run only."
     )
@@ -211,7 +218,7 @@ def _losses(result: Result) -> Iterator[str]:
             for row in rows
         )
         reason = REASONS.get((case, peer))
-        yield f"- **{case}, {peer}**: {told}." + (f" Why: {reason}." if reason else "")
+        yield f"- **{case}, {peer}**: {told}." + (f" What differs: {reason}." if reason else "")
     yield ""
 
 

@@ -94,7 +94,7 @@ class Profile:
 
 
 class Collecting:
-    """How long this process collects garbage while the block runs.
+    """The CPU time in which this process collects garbage while the block runs.
 
     A sampling profiler does not see that: it shows the function that happened to allocate.
     """
@@ -114,9 +114,9 @@ class Collecting:
 
     def _hear(self, phase: str, _: dict[str, int]) -> None:
         if phase == "start":
-            self._begun = time.perf_counter()
+            self._begun = time.process_time()
         else:
-            self.seconds += time.perf_counter() - self._begun
+            self.seconds += time.process_time() - self._begun
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -134,7 +134,7 @@ def test_the_page_says_where_we_lose_and_why() -> None:
         .partition("##")[0]
     )
     assert "**peers, Erlang/OTP**" in text
-    assert "Why: " in text
+    assert "What differs: " in text
     assert "raw Ray actor" not in text
 
 
