@@ -56,7 +56,7 @@ async def join(cluster: AsyncLocalCluster) -> None:
     """The node comes anew and has its share, leaderships too."""
     await cluster.restart("node-5")
     async with asyncio.timeout(60):
-        while (await cluster.preview()).moves or not (await cluster.nodes())[-1].shards_led:
+        while (await cluster.preview()).moves or not (await cluster.nodes())[-1].shards_led:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.1)
 
 

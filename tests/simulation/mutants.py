@@ -441,7 +441,8 @@ MUTANTS: Final = (
         "schedules_leaders:evidence_outlives_the_return_of_its_node",
         "jido_state.seat",
         "            self.gone.discard(node)\n            return\n",
-        "            self.gone.discard(node)\n            self.dead = NO_BALLOT\n            return\n",
+        "            self.gone.discard(node)\n"
+        "            self.dead = NO_BALLOT\n            return\n",
     ),
     _one(
         "evidence holds against a later ballot",
