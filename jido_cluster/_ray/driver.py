@@ -27,6 +27,7 @@ from jido_cluster.runtime.seen import session_key
 CALL_SECONDS: Final = 60.0
 READY_SECONDS: Final = 120.0  # for the runtime to be up on every node
 LED_SECONDS: Final = 30.0  # for every shard to have a leader, which takes a few
+NEAR_SECONDS: Final = 5.0  # for somebody who has nothing to do first
 LOOK_SECONDS: Final = 0.1
 
 
@@ -76,7 +77,7 @@ async def connect_ray(
     """
     await asyncio.to_thread(session.join, address)
     where = namespace(name)
-    settings = await _running_settings(where)
+    settings, is_supervised = await _running_settings(where)
     if settings is None:
         if not start:
             message = (
@@ -89,7 +90,7 @@ async def connect_ray(
         config.check_agrees(settings.config.agreed())
     _check_release(settings)
     transport = RayTransport(where, settings.token, node_actor(_near_node()))
-    if start:
+    if start and is_supervised:
         # Whoever only looks, or stops the runtime, does not wait for a node that never comes up.
         await _wait_ready(transport)
     connection = await _connection(settings, transport, config)
@@ -124,17 +125,51 @@ async def _connection(
     return Connection(settings.cluster, client, used, driver, settings.address)
 
 
-async def _running_settings(where: str) -> Settings | None:
+async def _running_settings(where: str) -> tuple[Settings | None, bool]:
+    """The settings in force, None if nothing runs; and whether the supervisor itself gave them.
+
+    Any node has them as well: while the supervisor is out of reach, until Ray has noticed and
+    makes it elsewhere, agents are served, and who connects is not to wait for it.
+    """
     transport = RayTransport(where)
+    trouble: BaseException | None = None
+    for seconds in (NEAR_SECONDS, CALL_SECONDS):
+        try:
+            supervisor = await transport.handle(SUPERVISOR)
+            found: Settings = await call(supervisor.running.remote(), seconds)
+        except PeerGoneError:
+            return None, True
+        except PeerTroubleError as error:
+            trouble = error
+        else:
+            return found, True
+        of_node = await _settings_of_a_node(transport, where)
+        if of_node is not None:
+            return of_node, False
+    message = f"the runtime's supervisor does not answer: {trouble}; try again"
+    raise ClusterUnavailableError(message, retry_after=1.0) from trouble
+
+
+async def _settings_of_a_node(transport: RayTransport, where: str) -> Settings | None:
+    """What the first node that answers says; all are asked, since some may be dead."""
+
+    async def ask(name: str) -> Settings | None:
+        try:
+            handle = await transport.handle(name)
+            found: Settings | None = await call(handle.running.remote(), NEAR_SECONDS)
+        except (PeerTroubleError, JidoError):
+            return None
+        return found
+
     try:
-        supervisor = await transport.handle(SUPERVISOR)
-        found: Settings = await call(supervisor.running.remote(), CALL_SECONDS)
-    except PeerGoneError:
+        names = await node_actors(where)
+    except PeerTroubleError:
         return None
-    except PeerTroubleError as error:
-        message = f"the runtime's supervisor does not answer: {error}; try again"
-        raise ClusterUnavailableError(message, retry_after=1.0) from error
-    return found
+    for asked in asyncio.as_completed([ask(name) for name in names]):
+        found = await asked
+        if found is not None:
+            return found
+    return None
 
 
 async def _start_runtime(address: str, name: str, config: ClusterConfig) -> Settings:

@@ -256,6 +256,10 @@ class NodeSupervisorActor:
         if self._control is not None:
             self._control.close()
 
+    async def running(self) -> Settings | None:
+        """The settings in force; None when this node does not serve."""
+        return self._settings if self._is_member.is_set() else None
+
     async def watch(self) -> None:
         """Never returns: the call fails when this process dies."""
         await process.forever()

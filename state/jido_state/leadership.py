@@ -222,9 +222,11 @@ class Leadership:
             for node in self._others():
                 self._send_rows(node, sent)
             return
-        seat = self._seat
-        rows = tuple([(pending.key, pending.row) for pending in sent])
-        seat.send_all(self._others(), Accept(seat.config.number, self.ballot, rows))
+        number, others = self._seat.config.number, self._others()
+        for in_memory in (False, True):
+            rows = tuple([(one.key, one.row) for one in sent if one.in_memory is in_memory])
+            if rows:
+                self._seat.send_all(others, Accept(number, self.ballot, rows, in_memory))
 
     def _send_rows(self, node: int, sent: Iterable[Pending]) -> None:
         by_kind: dict[bool, list[tuple[str, Row]]] = {}

@@ -243,9 +243,9 @@ MUTANTS: Final = (
             ),
             Edit(
                 _CONFIG,
-                "        if 2 * sum(one in replicas for one in self.voters) <=",
+                "        return _is_majority(self.voters, replicas) and (",
                 "        both = self.voters + self.learners\n"
-                "        if 2 * sum(one in replicas for one in both) <=",
+                "        return 2 * sum(one in replicas for one in both) > len(self.voters) and (",
             ),
         ),
         "schedules_configs:a_learner_does_not_vote",
@@ -352,8 +352,8 @@ MUTANTS: Final = (
         "1.1: majorities of both",
         "schedules_configs:both_majorities_count",
         _CONFIG,
-        "        return not joining or 2 *",
-        "        return True or 2 *",
+        "            not self.joining or _is_majority(",
+        "            True or _is_majority(",
     ),
     _one(
         "spoilt list counts as a whole one",

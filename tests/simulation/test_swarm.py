@@ -120,7 +120,7 @@ def test_a_swarm_can_be_read() -> None:
     """One line for each field; the seed first, from which the rest follows."""
     text = str(Swarm.draw(9))
     assert text.splitlines()[0].split() == ["seed", "9"]
-    assert len(text.splitlines()) == 20
+    assert len(text.splitlines()) == 21
     assert "partitions" in text
 
 
