@@ -32,6 +32,7 @@ COUNT_SECONDS: Final = 600.0
 FAILOVER_SECONDS: Final = 4.0  # between looks whether all agents answer again
 FAILOVER_LOOKS: Final = 8
 SLOWED: Final = 0.1  # of its time that a busy node gets
+DRAIN_SECONDS: Final = 20.0  # for a node that Ray drains to hand over, and end
 MAX_CHANGES: Final = 3  # of leaders, while nothing is wrong
 
 
@@ -365,6 +366,8 @@ def terminate(stage: Stage) -> None:
     stage.wait_settled()
     stage.planned("terminate", lambda: stage.nodes.terminate(name))
     stage.stop()
+    if stage.measures["terminate"]["seconds"] > DRAIN_SECONDS:
+        stage.problems.append(f"{name} did not end by itself: Ray ended it after 30 s")
     stage.nodes.start([name])
     stage.wait_members(stage.nodes.names)
 
