@@ -15,7 +15,7 @@ from jido_cluster import (
     OutcomeUnknownError,
     new_id,
 )
-from jido_cluster.errors import InternalError, WireError
+from jido_cluster.errors import InternalError, NoQuorumError, WireError
 from jido_cluster.ports import PeerTroubleError
 from jido_cluster.runtime.cell import Inlet
 from jido_cluster.runtime.client import Client
