@@ -378,7 +378,10 @@ class Replicas:
             How many shards are still led: those without another voter in reach, too.
         """
         start, asked = self._loop.time(), dict[int, float]()
-        while led := self.led_shards():
+        handed: dict[int, None] = {}
+        # Until the heirs are heard to lead: what they learn before may have to come from here.
+        while (led := self.led_shards()) or any(self.lead(one) is None for one in handed):
+            handed.update(dict.fromkeys(led))
             passed = self._loop.time() - start
             if passed >= seconds:
                 break

@@ -218,14 +218,13 @@ class Leadership:
         return list(nodes)
 
     def _send_fresh(self, sent: list[Pending]) -> None:
+        number, others = self._seat.config.number, self._others()
         if any(pending.old is not None for pending in sent):  # some nodes may get references
-            for node in self._others():
+            for node in others:
                 self._send_rows(node, sent)
             return
-        number, others = self._seat.config.number, self._others()
         for in_memory in (False, True):
-            rows = tuple([(one.key, one.row) for one in sent if one.in_memory is in_memory])
-            if rows:
+            if rows := tuple([(one.key, one.row) for one in sent if one.in_memory is in_memory]):
                 self._seat.send_all(others, Accept(number, self.ballot, rows, in_memory))
 
     def _send_rows(self, node: int, sent: Iterable[Pending]) -> None:
@@ -502,9 +501,8 @@ class Leadership:
 
     def _resend(self) -> None:
         seat = self._seat
-        now = seat.now_ms
         resend_ms = seat.settings.resend_ms
-        self._send_again([p for p in self._sent.values() if now - p.sent_ms >= resend_ms])
+        self._send_again([p for p in self._sent.values() if seat.now_ms - p.sent_ms >= resend_ms])
         while len(self._sent) > seat.settings.max_trailing:
             number = next(iter(self._sent))
             if not self._sent[number].is_committed:
