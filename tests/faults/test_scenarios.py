@@ -21,7 +21,7 @@ NODES = 3
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[RayNodes]:
-    with RayNodes(NODES, storage="rocksdb", environment=PATIENT) as started:
+    with RayNodes(NODES, environment=PATIENT) as started:
         yield started
 
 
@@ -31,7 +31,6 @@ def nodes() -> Iterator[RayNodes]:
         ("kill_host", 9.0, 0.1),
         ("split", 18.0, 1.0),
         ("pause_leader", 8.0, 1.0),
-        ("gcs_outage", 15.0, 0.1),
         ("kill_node", 9.0, 0.1),
     ],
 )
@@ -42,9 +41,14 @@ def test_a_scenario_ends_well(
     play(name, seconds, waits, nodes, tmp_path)
 
 
-def test_the_loss_of_all_nodes_ends_well(tmp_path: Path) -> None:
-    """On nodes of its own: the GCS of the others keeps dead nodes as alive over its own end."""
-    play("kill_all", 9.0, 1.0, None, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "seconds", "waits"), [("gcs_outage", 15.0, 0.1), ("kill_all", 9.0, 1.0)]
+)
+def test_an_end_of_the_gcs_ends_well(
+    name: str, seconds: float, waits: float, tmp_path: Path
+) -> None:
+    """On nodes of its own: a GCS that is told to be patient comes back with dead nodes as alive."""
+    play(name, seconds, waits, None, tmp_path)
 
 
 def play(name: str, seconds: float, waits: float, nodes: RayNodes | None, tmp_path: Path) -> None:
