@@ -53,8 +53,9 @@ def ray_cluster(
 def ray_mortal(ray_nodes: "RayNodes", ray_cluster: "Cluster") -> "Iterator[Mortal]":
     """The session's cluster for a test that kills nodes; complete again afterwards."""
     from tests.contract.support import Mortal
-    from tests.ray_support import complete
+    from tests.ray_support import complete, wait_settled
 
     complete(ray_nodes, ray_cluster)
+    wait_settled(ray_cluster)
     yield Mortal(ray_cluster, ray_nodes.names[1:], ray_nodes.kill)
     complete(ray_nodes, ray_cluster)

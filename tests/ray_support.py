@@ -166,6 +166,13 @@ def complete(nodes: RayNodes, cluster: Any) -> None:
     wait_members(cluster, nodes.names)
 
 
+def wait_settled(cluster: Any) -> None:
+    """Return when nothing has to move any more: a shard that moves begins its runs anew."""
+    deadline = within(START_SECONDS)
+    while moves := cluster.preview().moves:
+        deadline.pause(f"the end of {len(moves)} moves")
+
+
 def wait_members(cluster: Any, names: tuple[str, ...], seconds: float = START_SECONDS) -> None:
     """Return when exactly these nodes answer, and each of them serves shards.
 

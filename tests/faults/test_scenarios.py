@@ -28,10 +28,10 @@ def nodes() -> Iterator[RayNodes]:
 @pytest.mark.parametrize(
     ("name", "seconds", "waits"),
     [
-        ("kill_host", 9.0, 0.1),
+        ("kill_host", 9.0, 0.03),
         ("split", 18.0, 1.0),
         ("pause_leader", 8.0, 1.0),
-        ("kill_node", 9.0, 0.1),
+        ("kill_node", 9.0, 0.03),
     ],
 )
 def test_a_scenario_ends_well(
