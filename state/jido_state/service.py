@@ -108,8 +108,8 @@ class Service:
         self._told: deque[Answer] = deque()
         self._since_ms: int | None = None
         self._due_ms: int | None = None
-        self._is_led = False
-        self._led_ms = 0  # when a leader was in contact last
+        self._is_led = False  # at the last step
+        self._led_ms = 0  # of the first step without a leader, once there was one
         self._offered_ms = 0
         self.now_ms = 0
         self.reachable: frozenset[int] = frozenset()
@@ -221,7 +221,9 @@ class Service:
         A replica that campaigns in vain begins its own silence anew each time; this goes on.
         """
         group = self._group()
-        return 0 if group.leader is not None else max(group.now_ms - self._led_ms, 0)
+        if group.leader is not None or self._is_led:  # given up since the last step at the earliest
+            return 0
+        return group.now_ms - self._led_ms
 
     def _submit(self, request: Request) -> None:
         is_admitted = request.strategy in self.admitted

@@ -14,6 +14,7 @@ from jido_state.outbox import Outgoing
 from jido_state.requests import Arrival, Request, RunMerge, Status
 from jido_state.session import Token, TokenFullError
 from jido_state.simulation.acting_agents import LINE, Work
+from jido_state.simulation.partitions import two_way
 from jido_state.versions import NO_BALLOT
 from tests.state.acting_script import ADDRESS, Script
 
@@ -318,3 +319,21 @@ def test_what_outlives_an_agent_comes_to_the_next_of_its_name() -> None:
     script.wire.drops = None
     script.heal()
     assert any(name.startswith("signal") for name in script.names("to"))
+
+
+def test_a_leader_is_missed_from_when_it_is_given_up() -> None:
+    """An election's time is not counted, though a follower has nothing to do until it is over."""
+    script = Script(3)
+    script.ok(0, "make")
+    script.run(2_000)
+    follower = next(node for node in range(3) if node != script.leader)
+    node, service = script.nodes[follower], service_of(script, follower)
+    script.network.cut(two_way([follower], [one for one in range(3) if one != follower]))
+    script.until(lambda: node.replica.leader is None)
+    assert service.leaderless_ms == 0
+    given_up_ms = node.now_ms()
+    script.until(lambda: service.leaderless_ms > 0)
+    assert service.leaderless_ms < 100
+    script.run(5_000)
+    assert service.leaderless_ms > 4_000
+    assert service.leaderless_ms <= node.now_ms() - given_up_ms
