@@ -165,11 +165,16 @@ async def _settings_of_a_node(transport: RayTransport, where: str) -> Settings |
         names = await node_actors(where)
     except PeerTroubleError:
         return None
-    for asked in asyncio.as_completed([ask(name) for name in names]):
-        found = await asked
-        if found is not None:
-            return found
-    return None
+    asked = [asyncio.ensure_future(ask(name)) for name in names]
+    try:
+        for answer in asyncio.as_completed(asked):
+            found = await answer
+            if found is not None:
+                return found
+        return None
+    finally:
+        for one in asked:
+            one.cancel()
 
 
 async def _start_runtime(address: str, name: str, config: ClusterConfig) -> Settings:

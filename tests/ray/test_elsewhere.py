@@ -73,6 +73,25 @@ def test_another_program_reads_a_result(
     assert ref.result() == 7
 
 
+def test_another_program_connects_while_the_supervisor_stands_still(
+    ray_nodes: RayNodes, ray_cluster: Cluster, door: Gate
+) -> None:
+    """The cluster's supervisor may be out of reach for long; the nodes know the settings too."""
+    ref = ray_cluster.start(WaitForFile, {**door.files, "value": 7})
+    door.wait_begun()
+    door.open()
+    assert ref.result() == 7
+    title = "ClusterSupervisorActor"
+    (supervisor,) = (one for name in ray_nodes.names for one in ray_nodes.processes(name, title))
+    supervisor.suspend()
+    try:
+        with program(ray_nodes, "read", pickle.dumps(ref).hex()) as (tell, _):
+            assert tell() == ["succeeded", 7, 7]
+        assert supervisor.status() == psutil.STATUS_STOPPED
+    finally:
+        supervisor.resume()
+
+
 def test_a_ray_task_reads_a_result(ray_nodes: RayNodes, ray_cluster: Cluster) -> None:
     """A ref travels as an argument of the task."""
 
