@@ -15,7 +15,13 @@ from jido_cluster._ray.discovery import node_actors
 from jido_cluster._ray.names import SUPERVISOR, namespace, node_actor
 from jido_cluster._ray.process import Settings
 from jido_cluster._ray.supervisor import count_nodes, make_supervisor
-from jido_cluster._ray.transport import RayTransport, call, is_not_installed, translate
+from jido_cluster._ray.transport import (
+    RayTransport,
+    call,
+    call_again,
+    is_not_installed,
+    translate,
+)
 from jido_cluster.config import ClusterConfig
 from jido_cluster.connection import Connection
 from jido_cluster.errors import ClusterUnavailableError, ConfigError, JidoError
@@ -53,7 +59,7 @@ class RuntimeDriver:
             message = f"{name} cannot be sent to the cluster: {error}; put it in a module"
             raise ConfigError(message) from error
         supervisor = await self._transport.handle(SUPERVISOR)
-        await call(supervisor.ship.remote(name, data), CALL_SECONDS)
+        await call_again(lambda: supervisor.ship.remote(name, data), CALL_SECONDS)
 
     async def disconnect(self) -> None:
         """Close the connections; the runtime does not know who is connected."""
@@ -62,7 +68,7 @@ class RuntimeDriver:
     async def shutdown(self) -> None:
         """End every process of the runtime."""
         supervisor = await self._transport.handle(SUPERVISOR)
-        await call(supervisor.shutdown.remote(), CALL_SECONDS)
+        await call_again(supervisor.shutdown.remote, CALL_SECONDS)
         ray.kill(supervisor, no_restart=True)
 
 
@@ -136,7 +142,7 @@ async def _running_settings(where: str) -> tuple[Settings | None, bool]:
     for seconds in (NEAR_SECONDS, CALL_SECONDS):
         try:
             supervisor = await transport.handle(SUPERVISOR)
-            found: Settings = await call(supervisor.running.remote(), seconds)
+            found: Settings = await call_again(supervisor.running.remote, seconds)
         except PeerGoneError:
             return None, True
         except PeerTroubleError as error:
@@ -189,7 +195,7 @@ async def _start_runtime(address: str, name: str, config: ClusterConfig) -> Sett
         expect=await asyncio.to_thread(count_nodes),
     )
     try:
-        return await asyncio.to_thread(make_supervisor, wanted)
+        return await make_supervisor(wanted)
     except (PeerTroubleError, RayError) as error:
         raise _not_started(error) from error
 
@@ -216,7 +222,7 @@ async def _wait_ready(transport: RayTransport) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + READY_SECONDS
     while True:
-        missing = await call(supervisor.missing.remote(), CALL_SECONDS)
+        missing = await call_again(supervisor.missing.remote, CALL_SECONDS)
         if not missing:
             return
         for node, reason in missing:

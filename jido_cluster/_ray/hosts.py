@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from jido_cluster._ray.discovery import LIST_SECONDS
 from jido_cluster._ray.host import Place, make_host
 from jido_cluster._ray.names import actor_options, host_prefix
 from jido_cluster._ray.process import Settings
-from jido_cluster._ray.transport import RayTransport, call, pack_view
+from jido_cluster._ray.transport import RayTransport, call, call_again, pack_view
 from jido_cluster._ray.workers import CodeStore
 from jido_cluster.errors import JidoError
 from jido_cluster.ids import new_id
@@ -80,7 +81,10 @@ class Hosts:
         version, pickles = self._code.current()
         handles = [handle for _, handle in self._actors.values()]
         await asyncio.gather(
-            *(call(one.take_code.remote(version, pickles), CODE_SECONDS) for one in handles),
+            *(
+                call_again(partial(one.take_code.remote, version, pickles), CODE_SECONDS)
+                for one in handles
+            ),
             return_exceptions=True,  # one that died gets it at its next start
         )
 
@@ -145,8 +149,8 @@ class Hosts:
         )
         record, view = record_to_bytes(control.record), pack_view(control.gossip.view)
         code = self._code.current()
-        starting = handle.start.remote(self._settings, name, place, record, view, code)
-        host, peer = await call(starting, HOST_SECONDS)
+        start = partial(handle.start.remote, self._settings, name, place, record, view, code)
+        host, peer = await call_again(start, HOST_SECONDS)
         return host, peer
 
     async def _watch(self, part: int, control: NodeControl) -> None:

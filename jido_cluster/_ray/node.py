@@ -282,7 +282,7 @@ class NodeSupervisorActor:
                 await handle.watch.remote()
             except PeerGoneError:
                 try:
-                    await asyncio.to_thread(make_supervisor, self._settings)
+                    await make_supervisor(self._settings)
                 except (RayError, PeerTroubleError) as error:
                     logger.warning("the cluster's supervisor was not made again: %s", error)
             except (RayError, PeerTroubleError):

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import ray
@@ -23,7 +24,12 @@ from jido_cluster._ray.discovery import node_actors
 from jido_cluster._ray.names import SUPERVISOR, actor_options, node_actor
 from jido_cluster._ray.node import make_node_supervisor
 from jido_cluster._ray.process import Settings
-from jido_cluster._ray.transport import RayTransport, call, is_not_installed, translate
+from jido_cluster._ray.transport import (
+    RayTransport,
+    call,
+    call_again,
+    is_not_installed,
+)
 from jido_cluster.errors import ConfigError, JidoError
 from jido_cluster.ports import PeerTroubleError
 from jido_cluster.runtime.entry import About
@@ -98,7 +104,7 @@ class ClusterSupervisorActor:
         for name in names:
             try:
                 handle = await self._transport.handle(name)
-                version, pickles = await call(handle.code.remote(), 5.0)
+                version, pickles = await call_again(handle.code.remote, 5.0)
             except (PeerTroubleError, JidoError):
                 continue
             if version > self._code[0]:
@@ -148,7 +154,8 @@ class ClusterSupervisorActor:
         while node.id not in self._left:
             try:
                 handle = await asyncio.to_thread(make_node_supervisor, self._settings, node.id)
-                await call(handle.start.remote(self._about(node), *self._code), START_SECONDS)
+                start = partial(handle.start.remote, self._about(node), *self._code)
+                await call_again(start, START_SECONDS)
                 self._problems.pop(node.name, None)
                 self._serving.add(node.id)
                 self._served.add(node.id)
@@ -218,7 +225,7 @@ class ClusterSupervisorActor:
     async def _ship_to(self, node_id: str) -> None:
         try:
             handle = await self._transport.handle(node_actor(node_id))
-            await call(handle.take_code.remote(*self._code), CODE_SECONDS)
+            await call_again(lambda: handle.take_code.remote(*self._code), CODE_SECONDS)
         except PeerTroubleError:
             logger.warning("node %s did not take a definition; it will when it is back", node_id)
 
@@ -231,7 +238,7 @@ class ClusterSupervisorActor:
     async def _shut_down(self, node_id: str) -> None:
         try:
             handle = await self._transport.handle(node_actor(node_id))
-            await call(handle.kill_hosts.remote(), 10.0)
+            await call_again(handle.kill_hosts.remote, 10.0)
             ray.kill(handle, no_restart=True)
         except (PeerTroubleError, RayError):
             logger.warning("node %s did not answer while shutting down", node_id)
@@ -277,11 +284,20 @@ def count_nodes() -> int:
     return len(_alive())
 
 
-def make_supervisor(settings: Settings) -> Settings:
+async def make_supervisor(settings: Settings) -> Settings:
     """Make the cluster's supervisor if it is not there, and start it; the settings in force.
 
-    Blocks; for a thread.
+    Raises:
+        RayError: Ray did not take the actor.
+        PeerTroubleError: It did not start.
     """
+    handle = await asyncio.to_thread(_make, settings)
+    found: Settings = await call_again(handle.running.remote, START_SECONDS)
+    return found
+
+
+def _make(settings: Settings) -> Any:
+    """The actor's handle, whether it was there before or not; blocks."""
     nodes = _alive()
     heads = [node for node in nodes if "node:__internal_head__" in node["Resources"]]
     head = (heads or nodes)[0]["NodeID"]
@@ -293,12 +309,7 @@ def make_supervisor(settings: Settings) -> Settings:
     if settings.config.runtime_env:
         options["runtime_env"] = settings.config.runtime_env
     actor: Any = ray.remote(ClusterSupervisorActor)
-    handle = actor.options(**options).remote(settings)
-    try:
-        found: Settings = ray.get(handle.running.remote(), timeout=START_SECONDS)
-    except RayError as error:
-        raise translate(error, "the cluster's supervisor") from error
-    return found
+    return actor.options(**options).remote(settings)
 
 
 def _explain(error: BaseException) -> str:

@@ -5,12 +5,18 @@ a thread, because that asks the GCS, and kept: a call on a known handle needs no
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import ormsgpack
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayError,
+    RayTaskError,
+)
 
 from jido_cluster._ray.frames import Channel
 from jido_cluster._ray.names import actor_of
@@ -22,6 +28,7 @@ ASK_SECONDS: Final = 5.0
 VIEW_SECONDS: Final = 25.0  # of one long poll; the supervisor answers after 20
 LOOKUP_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.25  # when nobody answered who may be asked for views
+AGAIN_SECONDS: Final = 0.1  # until a call is made again that Ray has lost
 
 
 class RayTransport:
@@ -139,6 +146,26 @@ async def call(reference: Awaitable[Any], seconds: float) -> Any:
         if translated is error:
             raise
         raise translated from error
+
+
+async def call_again(request: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    """The result of an actor call that may run twice, made again while Ray loses it or its answer.
+
+    Raises:
+        PeerGoneError: The actor is dead.
+        PeerTroubleError: It did not answer in this time, or could not be reached for as long.
+        JidoError: The method raised it.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while True:
+        try:
+            return await call(request(), end - loop.time())
+        except PeerTroubleError as error:
+            is_lost = isinstance(error.__cause__, ActorUnavailableError)
+            if not is_lost or loop.time() + AGAIN_SECONDS >= end:
+                raise
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 def is_not_installed(error: BaseException | None) -> bool:

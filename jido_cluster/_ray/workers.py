@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import ray
@@ -18,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jido_cluster._ray import process, streams
 from jido_cluster._ray.process import Settings
-from jido_cluster._ray.transport import RayTransport, call
+from jido_cluster._ray.transport import RayTransport, call, call_again
 from jido_cluster.connections import Binding, set_process_binding
 from jido_cluster.errors import JidoError, RunCancelledError
 from jido_cluster.exec.stream import Put
@@ -146,7 +147,7 @@ class Pool:
         except RayError as error:
             message = f"a worker did not start: {type(error).__name__}"
             raise PeerTroubleError(message) from error
-        await call(handle.take_code.remote(*self._code.current()), START_SECONDS)
+        await call_again(partial(handle.take_code.remote, *self._code.current()), START_SECONDS)
         keeping = asyncio.get_running_loop().create_task(_keep(handle))
         self._taken.add(keeping)
         keeping.add_done_callback(self._taken.discard)

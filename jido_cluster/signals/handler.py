@@ -244,6 +244,8 @@ def name_arguments(
         )
         raise InvalidInputError(message)
     named = dict(zip(declaration.positional, args, strict=False))
+    if not kwargs:  # most calls
+        return named
     twice = named.keys() & kwargs.keys()
     if twice:
         message = f"{declaration.name}() got parameter {min(twice)!r} twice"

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -215,8 +216,9 @@ class Stage:
     # -- what scenarios say and ask
 
     def note(self, event: str) -> None:
-        """Something was done."""
+        """Something was done; also said on standard error, for whoever waits for a long run."""
         self.events.append((round(time.monotonic() - self._began, 3), event))
+        sys.stderr.write(f"{self.events[-1][0]:9.3f} s  {event}\n")
 
     def measure(self, name: str, seconds: Mapping[str, Any] | Sequence[float | None]) -> None:
         """Keep the percentiles of these times; None is one that did not end."""
