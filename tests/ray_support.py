@@ -1,6 +1,8 @@
 """A real Ray cluster of several nodes on this machine, for the tests that need one."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,6 +90,13 @@ class RayNodes:
         psutil.wait_procs([*victims, *tree], timeout=10.0)
         self._ray.remove_node(node, allow_graceful=False)
         self._killed.append(name)
+
+    def drain(self, name: str) -> None:
+        """Tell Ray that the node is about to end, as `ray start --block` does at SIGTERM."""
+        command = [str(Path(sys.executable).parent / "ray"), "drain-node"]
+        command += [f"--address={self.address}", f"--node-id={self._nodes[name].node_id}"]
+        command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=a test"]
+        subprocess.run([*command, "--deadline-remaining-seconds=30"], check=True)
 
     def processes(self, name: str, title: str) -> list[psutil.Process]:
         """Worker processes of a node whose title holds the text, an actor's class for instance."""

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import ray
@@ -275,8 +275,18 @@ def _living_nodes() -> list[RayNode]:
 
 def _draining_nodes() -> frozenset[str]:
     """The Ray nodes that are to end: `ray start --block` was told to (SIGTERM), or a scaler did."""
-    # Ray has no public way to know; its own libraries ask here.
-    return frozenset(ray_state.state.get_draining_nodes())
+    # Ray has no public way to know, and its own libraries ask here; see decision 0020.
+    try:
+        ask = ray_state.state.get_draining_nodes
+    except AttributeError:
+        _warn_once("this Ray does not tell which nodes it drains: they end as if they had died")
+        return frozenset()
+    return frozenset(ask())
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def count_nodes() -> int:

@@ -107,6 +107,8 @@ def _fail_over(stage: Stage, what: str) -> tuple[str, list[float | None]]:
     led = [key for key in sorted(homes) if homes[key] == victim][:PROBED]
     probing = client.begin("probe", keys=led, seconds=FOREVER, pause=0.2)
     stage.pause(1.0)
+    homes = client.ask("homes", keys=led)  # some may be led by whom their shard prefers by now
+    led = [key for key in led if homes.get(key) == victim]
     began = time.monotonic_ns()
     if what == "node":
         stage.kill(victim)

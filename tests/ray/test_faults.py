@@ -170,6 +170,29 @@ def test_a_killed_agent_worker_costs_one_turn(ray_nodes: RayNodes, ray_cluster: 
     assert ref.call(Lodger.pid) != pid
 
 
+def test_a_node_that_ray_drains_hands_over_and_ends(
+    ray_nodes: RayNodes, ray_cluster: Cluster
+) -> None:
+    """Ray itself would let its processes run; all calls meanwhile are answered, once each."""
+    complete(ray_nodes, ray_cluster)
+    victim = ray_nodes.names[-1]
+    refs = [ray_cluster.spawn(Ledger, new_id("drain-")) for _ in range(40)]
+    moved = [ref for ref in refs if ref.info().node == victim]
+    assert moved
+    hosts = ray_nodes.processes(victim, "ShardHostActor")
+    assert hosts
+    ray_nodes.drain(victim)
+    deadline, rounds = within(60.0), 0
+    while any(host.is_running() for host in hosts):
+        rounds += 1
+        assert [ref.call(Ledger.add, 1) for ref in refs] == [rounds] * len(refs)
+        deadline.pause("the end of the hosts")
+    assert [ref.call(Ledger.add, 1) for ref in refs] == [rounds + 1] * len(refs)
+    assert victim not in {ref.info().node for ref in moved}
+    ray_nodes.kill(victim)
+    complete(ray_nodes, ray_cluster)
+
+
 def test_a_killed_cluster_supervisor_is_not_missed(
     ray_nodes: RayNodes, ray_cluster: Cluster
 ) -> None:
