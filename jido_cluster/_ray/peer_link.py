@@ -7,7 +7,6 @@ no queue grows without bound, and nothing that is sent late enough is of use to 
 
 import asyncio
 import logging
-import socket
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -18,12 +17,11 @@ from jido_placement.record import Record
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Link", "Owner", "frames_of", "give_up_silent"]
+__all__ = ["Link", "Owner", "frames_of"]
 
-DIAL_SECONDS: Final = 2.0  # two attempts of the kernel's
+WELCOME_SECONDS: Final = 2.0  # for the first word, the connection included
 FIRST_PAUSE: Final = 0.05  # between attempts; doubled up to the longest
 LONGEST_PAUSE: Final = 1.0
-SILENCE_SECONDS: Final = 5.0  # without a word from the other machine a connection is given up
 STALL_SECONDS: Final = 5.0  # for so long what a slow reader is to get is kept
 MAX_BUFFERED: Final = 1 << 20  # bytes handed to the kernel's side; beyond it they wait here
 MAX_QUEUED: Final = 32 << 20  # bytes that wait for one process
@@ -85,22 +83,6 @@ def _split(data: bytes, room: int) -> Iterator[bytes]:
         yield MORE + data[start : start + room]
         start += room
     yield WHOLE + data[start:]
-
-
-def give_up_silent(writer: asyncio.StreamWriter) -> None:
-    """Let the kernel end the connection when the other machine is not heard of for some seconds."""
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Absent on other systems than Linux; there the kernel's own, longer times hold.
-    for option, value in (
-        ("TCP_KEEPIDLE", int(SILENCE_SECONDS)),
-        ("TCP_KEEPINTVL", 1),
-        ("TCP_KEEPCNT", 5),
-        ("TCP_USER_TIMEOUT", int(SILENCE_SECONDS * 1000)),
-    ):
-        number = getattr(socket, option, None)
-        if number is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 class Link:
@@ -224,7 +206,7 @@ class Link:
         writer: asyncio.StreamWriter | None = None
         answer = b""
         try:
-            async with asyncio.timeout(DIAL_SECONDS):
+            async with asyncio.timeout(WELCOME_SECONDS):
                 reader, writer = await streams.dial(self._ip, self._port, self._peers.token)
                 streams.write(writer, self._peers.greeting(self._name))
                 answer = await streams.read(reader)
@@ -245,7 +227,6 @@ class Link:
     async def _use(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
         """Sends until the connection ends; how many seconds that took."""
         began = self._loop.time()
-        give_up_silent(writer)
         writer.transport.set_write_buffer_limits(high=MAX_BUFFERED)
         self._writer = writer
         self._is_gone = False

@@ -183,7 +183,6 @@ class TcpPeers:
         try:
             sender = self._welcome(await streams.read(reader), writer)
             if sender is not None:
-                peer_link.give_up_silent(writer)
                 await self._receive(*sender, reader)
         except WireError as error:
             logger.warning("a connection from a peer ends: %s", error)

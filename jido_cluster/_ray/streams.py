@@ -6,6 +6,7 @@ wanted: a connection that closes says at once that a process died.
 
 import asyncio
 import hmac
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -16,6 +17,8 @@ _HEADER: Final = struct.Struct(">I")
 MAX_MESSAGE: Final = 8 << 20
 TOKEN_BYTES: Final = 64  # characters of the cluster's token, hexadecimal
 HANDSHAKE_SECONDS: Final = 5.0
+DIAL_SECONDS: Final = 2.0  # two attempts of the kernel's
+SILENCE_SECONDS: Final = 5.0  # without a word from the other machine a connection is given up
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -25,6 +28,7 @@ async def listen(ip: str, token: str, serve: Serve) -> tuple[asyncio.Server, int
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            _give_up_silent(writer)
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 given = await reader.readexactly(TOKEN_BYTES)
             if hmac.compare_digest(given, token.encode()):
@@ -44,10 +48,31 @@ async def dial(ip: str, port: int, token: str) -> tuple[asyncio.StreamReader, as
     Raises:
         OSError: Nobody listens there, or it took too long.
     """
-    async with asyncio.timeout(HANDSHAKE_SECONDS):
+    async with asyncio.timeout(DIAL_SECONDS):
         reader, writer = await asyncio.open_connection(ip, port)
+    _give_up_silent(writer)
     writer.write(token.encode())
     return reader, writer
+
+
+def _give_up_silent(writer: asyncio.StreamWriter) -> None:
+    """Let the kernel end the connection when the other machine is not heard of for some seconds.
+
+    It would else try for a quarter of an hour, less and less often: half a minute after a cut has
+    healed nothing might have come through yet.
+    """
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # Absent on other systems than Linux; there the kernel's own, longer times hold.
+    for option, value in (
+        ("TCP_KEEPIDLE", int(SILENCE_SECONDS)),
+        ("TCP_KEEPINTVL", 1),
+        ("TCP_KEEPCNT", 5),
+        ("TCP_USER_TIMEOUT", int(SILENCE_SECONDS * 1000)),
+    ):
+        number = getattr(socket, option, None)
+        if number is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 async def read(reader: asyncio.StreamReader) -> bytes:

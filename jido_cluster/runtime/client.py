@@ -258,6 +258,11 @@ class Client:
         link = self._links.get(host)
         return link is not None and link.is_gone
 
+    def is_out_of_reach(self, host: str) -> bool:
+        """Whether the last frames to the host have failed, and none has come through since."""
+        link = self._links.get(host)
+        return link is not None and link.is_troubled
+
     # -- what links report
 
     def finish(self, call: Call, result: Any) -> None:

@@ -136,6 +136,11 @@ class Link:
         self._queue: deque[Call] = deque()
         self._flying: dict[asyncio.Future[bytes], list[int]] = {}  # numbers of messages, by frame
 
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the last frames have failed: the next one is likely to, after some seconds."""
+        return self._troubles >= MAX_TROUBLES
+
     def push(self, call: Call) -> None:
         """Queue a call; it leaves with the next frame."""
         call.link = self

@@ -212,7 +212,9 @@ class Routes:
         view = self._client.view
         stand_in = self._stand_ins.get(shard)
         host = stand_in or view.leaders[shard]
-        if host and self._is_open(shard, host):
+        # One that is out of reach gets questions, which are short, until it has answered one.
+        is_open = host and self._is_open(shard, host) and not self._client.is_out_of_reach(host)
+        if is_open:
             search = self._searches.get(shard)
             if search is not None and (stand_in or view.leads[shard] != search.lost):
                 search.leaderless = None

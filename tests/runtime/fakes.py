@@ -63,6 +63,7 @@ class FakeHost:
         answers_with: What it answers a call it took with, instead of doing it.
         is_silent: It takes nothing and answers nothing, as behind a broken switch.
         is_cut: It cannot be reached, and the transport says so.
+        cut_seconds: How long the transport takes to say that.
         crowded_from: How many unacknowledged results of a key it keeps.
     """
 
@@ -73,6 +74,7 @@ class FakeHost:
         self.is_alive = True
         self.is_silent = False
         self.is_cut = False
+        self.cut_seconds = 0.0
         self.knows: Lead | None = None
         self.answers_with: JidoError | int | None = None
         self.crowded_from: int | None = None
@@ -266,6 +268,7 @@ class FakeCluster:
     async def _send(self, host: FakeHost, frame: bytes) -> bytes:
         await asyncio.sleep(WAY)
         if host.is_cut:
+            await asyncio.sleep(host.cut_seconds)
             raise PeerTroubleError("no way there")
         if host.is_silent:
             await asyncio.Event().wait()

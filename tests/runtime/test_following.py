@@ -11,6 +11,7 @@ from jido_cluster.errors import (
     AgentNotFoundError,
     DeadlineExceededError,
     ExecutionError,
+    JidoError,
     NoQuorumError,
     OutcomeUnknownError,
 )
@@ -325,6 +326,36 @@ def test_replicas_that_say_nothing_are_no_quorum() -> None:
         client = cluster.connect()
         with pytest.raises(NoQuorumError):
             await put(cluster, timeout=5.0)
+        await client.close()
+
+    run(main)
+
+
+def test_calls_do_not_wait_for_a_leader_that_is_out_of_reach_for_long() -> None:
+    """It is not dialled for each of them; it has them again when it has answered a question."""
+
+    async def main() -> None:
+        cluster = FakeCluster()
+        lead = cluster.elect(0)
+        client = cluster.connect()
+        loop = asyncio.get_running_loop()
+        cluster.hosts[0].is_cut, cluster.hosts[0].cut_seconds = True, 2.0
+        cluster.lead = None
+        with pytest.raises(JidoError):
+            await put(cluster, timeout=20.0)
+        for _ in range(5):
+            begun = loop.time()
+            with pytest.raises(NoQuorumError):
+                await put(cluster, timeout=5.0)
+            assert loop.time() - begun < 0.2
+        cluster.hosts[0].is_cut, cluster.lead = False, lead
+        async with asyncio.timeout(3.0):
+            while True:
+                call = put(cluster, timeout=5.0)
+                await asyncio.wait([call])
+                if call.exception() is None:
+                    break
+        assert await values([call]) == [1]
         await client.close()
 
     run(main)
