@@ -9,6 +9,7 @@ from jido_cluster.errors import (
     AgentNotFoundError,
     ConfigError,
     DeadlineExceededError,
+    NoQuorumError,
     OutcomeUnknownError,
     StillRunningError,
     UnavailableError,
@@ -32,6 +33,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 PATIENCE: Final = 10.0  # seconds of one wait at the run's host
 RESOLUTION: Final = 0.001  # seconds; what is left of a wait may be too little to pass
+PAUSE: Final = 0.5  # seconds until it is asked again when nobody answered
 REPLY_MARGIN: Final = 5.0  # seconds its answer may take beyond that
 
 
@@ -108,7 +110,10 @@ class AsyncRunRef(Generic[R_co]):
             is_last = end is not None and end - loop.time() < RESOLUTION
             if answer is None and is_last:
                 raise self._no_answer()
-            if answer is not None and (is_last or answer[0] in ENDED):
+            if answer is None:
+                left = PAUSE if end is None else min(end - loop.time(), PAUSE)
+                await asyncio.sleep(left)
+            elif is_last or answer[0] in ENDED:
                 return answer
 
     def _no_answer(self) -> UnavailableError:
@@ -126,6 +131,8 @@ class AsyncRunRef(Generic[R_co]):
             answer = await self._connection.client.submit_to_run(
                 self.run_id, WAIT, pack((patience,)), patience + REPLY_MARGIN
             )
+        except NoQuorumError:
+            return None  # for now; who waits goes on waiting
         except (AgentNotFoundError, OutcomeUnknownError, DeadlineExceededError) as error:
             # As a cause: said by the host that has the run's shard since the one we asked died.
             if not isinstance(error, AgentNotFoundError) and not isinstance(
