@@ -48,6 +48,7 @@ __all__ = ["Detector", "DetectorStatistics"]
 # A helper declines after this share of the time in which the asking node waits, so that the word is
 # there before the verdict (Lifeguard's implementation has the same 80 %).
 NACK_AFTER = 0.8
+CONTACT_INTERVALS = 3  # of probes, without an answer
 MAX_NODE_CHARS = 128
 
 
@@ -82,7 +83,7 @@ class DetectorStatistics(NamedTuple):
 
 
 class _Round:
-    """The probe in flight."""
+    """A probe in flight."""
 
     __slots__ = ("asked", "ends_at_ms", "helpers_at_ms", "nacks", "number", "target")
 
@@ -125,7 +126,7 @@ class Detector:
         self._rotation: list[str] = []
         self._turn = 0
         self._number = 0
-        self._round: _Round | None = None
+        self._rounds: dict[int, _Round] = {}  # by number
         self._relays: dict[int, _Relay] = {}
         self._is_in_contact = False
         self._awake_at_ms = now_ms
@@ -155,8 +156,8 @@ class Detector:
         self._opinions.forget(node)
         self._rotation.remove(node)
         self._exchange.forget(node)
-        if self._round is not None and self._round.target == node:
-            self._round = None
+        for number in [one.number for one in self._rounds.values() if one.target == node]:
+            del self._rounds[number]
 
     def certain(self, node: str, incarnation: int, now_ms: int) -> tuple[Effect, ...]:
         """Takes in proof that this incarnation of the node runs no more; older proof is ignored."""
@@ -181,10 +182,10 @@ class Detector:
         self._lag_ms += lag_ms
         self._opinions.postpone(lag_ms)
         self._opinions.awareness.add(1)
-        if self._round is not None:
-            self._round.ends_at_ms += lag_ms
-            if self._round.helpers_at_ms is not None:
-                self._round.helpers_at_ms += lag_ms
+        for current in self._rounds.values():
+            current.ends_at_ms += lag_ms
+            if current.helpers_at_ms is not None:
+                current.helpers_at_ms += lag_ms
         for relay in self._relays.values():
             if relay.nack_at_ms is not None:
                 relay.nack_at_ms += lag_ms
@@ -203,8 +204,8 @@ class Detector:
             case Ack():
                 self._acked(message, now_ms, effects)
             case Nack(number, _):
-                if self._round is not None and self._round.number == number:
-                    self._round.nacks += 1
+                if number in self._rounds:
+                    self._rounds[number].nacks += 1
             case Sync():
                 changes, answers = self._exchange.compare(sender, message, now_ms)
                 effects += changes
@@ -223,7 +224,7 @@ class Detector:
                 relay.nack_at_ms = None
                 nack = Nack(relay.number, self._exchange.carry(relay.asker))
                 self._send(effects, relay.asker, nack)
-        self._advance_round(now_ms, effects)
+        self._advance_rounds(now_ms, effects)
         if now_ms >= self._gossip_at_ms and self._has_gossip:
             self._gossip_at_ms = now_ms + self._timings.gossip_interval_ms
             for target in self._some(self._timings.gossip_fanout):
@@ -241,9 +242,9 @@ class Detector:
     def next_at_ms(self) -> int:
         """When `tick` has something to do, unless a message comes before."""
         due = [self._probe_at_ms, self._sync_at_ms, self._reconnect_at_ms]
-        if self._round is not None:
-            helpers_at_ms = self._round.helpers_at_ms
-            due[0] = self._round.ends_at_ms if helpers_at_ms is None else helpers_at_ms
+        for current in self._rounds.values():
+            helpers_at_ms = current.helpers_at_ms
+            due.append(current.ends_at_ms if helpers_at_ms is None else helpers_at_ms)
         if self._has_gossip:
             due.append(self._gossip_at_ms)
         if self._opinions.next_end_ms is not None:
@@ -261,13 +262,15 @@ class Detector:
     def contacts(self, now_ms: int) -> tuple[str, ...]:
         """The nodes with which there is contact both ways, this one included; sorted.
 
-        Those that were heard of and are neither unreachable nor under an old suspicion; nobody else
-        as long as no probe of this node has ever been answered. How long a suspicion lasts grows
+        Those that were heard of, are neither unreachable nor under an old suspicion, and have
+        answered a probe since three intervals ago, unless none was sent before that; nobody else as
+        long as no probe of this node has ever been answered. How long a suspicion lasts grows
         with this node's doubt in itself, how soon it stops counting on the other node does not: who
         doubts itself shall be slow to accuse, not slow to pause.
         """
         peers = self._opinions.peers.items() if self._is_in_contact else ()
-        found = [node for node, peer in peers if peer.is_in_contact(now_ms)]
+        patience_ms = CONTACT_INTERVALS * self._timings.probe_interval_ms
+        found = [node for node, peer in peers if peer.is_in_contact(now_ms, patience_ms)]
         return tuple(sorted([self.node, *found]))
 
     def advertisement_of(self, node: str) -> Advertisement | None:
@@ -297,20 +300,24 @@ class Detector:
         assert sorted(self._rotation) == sorted(self._opinions.peers)
         assert self.node not in self._opinions.peers
         assert self._exchange.advertisements.keys() <= self._opinions.peers.keys() | {self.node}
-        assert self._round is None or self._round.target in self._opinions.peers
+        targets = [one.target for one in self._rounds.values()]
+        assert len(set(targets)) == len(targets), "a node is probed twice at once"
+        assert set(targets) <= self._opinions.peers.keys()
 
     # One probe after the other.
 
-    def _advance_round(self, now_ms: int, effects: list[Effect]) -> None:
-        current = self._round
-        if current is not None and current.ends_at_ms <= now_ms:
-            self._round = None
-            self._give_up(current, now_ms, effects)
-        elif current is not None:
-            if current.helpers_at_ms is not None and current.helpers_at_ms <= now_ms:
+    def _advance_rounds(self, now_ms: int, effects: list[Effect]) -> None:
+        """A round begins at each interval: doubt makes rounds longer, and then some are under way.
+
+        One after the other they would be too slow to find out that most nodes are out of contact.
+        """
+        for current in list(self._rounds.values()):
+            if current.ends_at_ms <= now_ms:
+                del self._rounds[current.number]
+                self._give_up(current, now_ms, effects)
+            elif current.helpers_at_ms is not None and current.helpers_at_ms <= now_ms:
                 current.helpers_at_ms = None
                 self._ask_others(current, effects)
-            return
         if now_ms >= self._probe_at_ms:
             target = self._next_target()
             awareness, timings = self._opinions.awareness, self._timings
@@ -319,20 +326,26 @@ class Detector:
             if target is not None:
                 self._number += 1
                 helpers_at_ms = now_ms + awareness.stretch(timings.probe_timeout_ms)
-                self._round = _Round(self._number, target, helpers_at_ms, ends_at_ms)
+                self._rounds[self._number] = _Round(self._number, target, helpers_at_ms, ends_at_ms)
                 self._probes += 1
+                self._opinions.ask(target, now_ms)
                 self._send(effects, target, Probe(self._number, self._exchange.carry(target)))
 
     def _next_target(self) -> str | None:
-        """The next peer in turn that is not unreachable; the order changes with each full turn."""
+        """The next peer in turn that is not unreachable, nor being probed.
+
+        The order changes with each full turn.
+        """
         peers = self._opinions.peers
+        probed = {one.target for one in self._rounds.values()}
         for _ in range(2 * len(self._rotation)):
             if self._turn >= len(self._rotation):
                 self._turn = 0
                 self._chance.shuffle(self._rotation)
             node = self._rotation[self._turn]
             self._turn += 1
-            if peers[node].opinion.reachability is not Reachability.UNREACHABLE:
+            is_probed = node in probed
+            if peers[node].opinion.reachability is not Reachability.UNREACHABLE and not is_probed:
                 return node
         return None
 
@@ -351,6 +364,7 @@ class Detector:
             effects.append(change)
 
     def _acked(self, ack: Ack, now_ms: int, effects: list[Effect]) -> None:
+        self._opinions.answered(ack.node)
         change = self._opinions.hear(ack.node, ack.incarnation, now_ms)
         if change is not None:
             effects.append(change)
@@ -361,8 +375,7 @@ class Detector:
             self._send(effects, relay.asker, passed)
             return
         self._is_in_contact = self._is_in_contact or ack.node in self._opinions.peers
-        if self._round is not None and self._round.number == ack.number:
-            self._round = None
+        if self._rounds.pop(ack.number, None) is not None:
             self._opinions.awareness.add(-1)
 
     def _probe_for(

@@ -31,17 +31,26 @@ class Peer:
         opinion: What stands.
         suspicion: The running one if the opinion is SUSPECT, else None.
         is_heard: Whether it was ever known to live: it answered, or others said so.
+        silent_since_ms: When the first probe left that it has not answered; None after an answer,
+            and when it has contradicted a suspicion.
     """
 
-    __slots__ = ("is_heard", "opinion", "suspicion")
+    __slots__ = ("is_heard", "opinion", "silent_since_ms", "suspicion")
 
     def __init__(self) -> None:
         self.opinion = Opinion(0, REACHABLE)
         self.suspicion: Suspicion | None = None
         self.is_heard = False
+        self.silent_since_ms: int | None = None
 
-    def is_in_contact(self, now_ms: int) -> bool:
-        """Whether the node was heard of, and nothing but a young suspicion is against it."""
+    def is_in_contact(self, now_ms: int, patience_ms: int) -> bool:
+        """Whether the node was heard of, and nothing but a young suspicion is against it.
+
+        Nor may a probe have been without an answer for this patience, although it is not suspected
+        yet, or others have heard of it.
+        """
+        if self.silent_since_ms is not None and now_ms >= self.silent_since_ms + patience_ms:
+            return False
         if self.suspicion is not None:
             return self.is_heard and not self.suspicion.is_old(now_ms)
         return self.is_heard and self.opinion.reachability is REACHABLE
@@ -76,6 +85,18 @@ class Opinions:
         """Takes in that this incarnation of the node said something itself."""
         return self.merge(News(node, Opinion(incarnation, REACHABLE), node), now_ms)
 
+    def ask(self, node: str, now_ms: int) -> None:
+        """Takes in that a probe leaves for the node."""
+        peer = self.peers[node]
+        if peer.silent_since_ms is None:
+            peer.silent_since_ms = now_ms
+
+    def answered(self, node: str) -> None:
+        """Takes in that the node has answered a probe, itself or through another one."""
+        peer = self.peers.get(node)
+        if peer is not None:
+            peer.silent_since_ms = None
+
     def suspect(self, node: str, now_ms: int) -> ReachabilityChanged | None:
         """Takes in that the node did not answer this one, nor those that were asked to try."""
         incarnation = self.peers[node].opinion.incarnation
@@ -100,6 +121,8 @@ class Opinions:
         if peer.opinion == before:
             return None
         peer.is_heard = peer.is_heard or news.opinion.incarnation > 0
+        if peer.opinion.reachability is REACHABLE:
+            peer.silent_since_ms = None  # it contradicts, so that both ways are open to somebody
         self._replace_suspicion(news, peer, now_ms)
         self._hand_on(news)
         if peer.opinion.reachability is before.reachability:
@@ -127,6 +150,9 @@ class Opinions:
         """Takes time in which the own loop did not run out of all running suspicions."""
         for suspicion in self._suspects.values():
             suspicion.since_ms += lag_ms
+        for peer in self.peers.values():
+            if peer.silent_since_ms is not None:
+                peer.silent_since_ms += lag_ms
 
     def forget(self, node: str) -> None:
         """Nothing is believed of the node any more, nor handed on."""

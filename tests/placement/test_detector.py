@@ -412,6 +412,22 @@ def test_a_node_cut_off_one_way_knows_it(is_deaf: bool) -> None:
     assert all(len(cluster.detectors[one].contacts(cluster.now_ms)) == 4 for one in others)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_the_smaller_side_finds_out_within_ten_intervals(seed: int) -> None:
+    """Its doubt in itself makes it slow to accuse the larger side, not slow to pause."""
+    cluster = DetectorCluster(5, seed=seed)
+    cluster.run(20_000 + 97 * seed)
+    small = ("n0", "n1")
+    cluster.cut(small, ("n2", "n3", "n4"))
+    cluster.run(10 * cluster.timings.probe_interval_ms)
+    for name in small:
+        assert len(cluster.detectors[name].contacts(cluster.now_ms)) <= 2
+    cluster.heal()
+    cluster.run(10 * cluster.timings.probe_interval_ms)
+    for name in small:
+        assert len(cluster.detectors[name].contacts(cluster.now_ms)) == 5
+
+
 @pytest.mark.slow
 def test_advertisements_reach_everybody_also_who_came_late() -> None:
     """What was said before a node was known comes to it by comparison."""
