@@ -179,8 +179,11 @@ class RayNodes:
             self.network.kill(name)
 
     def kill_process(self, name: str, title: str) -> int:
-        """End the one process on the node whose command line holds the text; its id."""
-        (process,) = self.network.processes(name, title)
+        """End the one process on the node whose command line holds the text; its id.
+
+        Waits for one: an earlier one may have died just now.
+        """
+        (process,) = wait_until(lambda: self.network.processes(name, title), f"a {title}")
         process.kill()
         wait_until(lambda: process.pid not in self.network.pids(name), f"the end of {title}")
         return int(process.pid)
