@@ -134,26 +134,30 @@ class Client:
         failed, self._failed = self._failed, Counter()
         return dict(failed)
 
-    async def watch(self, seconds: float) -> dict[str, int]:
-        """How many nodes were listed no more, and how often a shard got another leader, meanwhile.
+    async def watch(self, seconds: float) -> dict[str, Any]:
+        """How many nodes were listed no more, and which shards got another leader, meanwhile.
 
-        Only changes count that are seen by looking twice a second.
+        Only changes count that are seen by looking twice a second: seconds since the beginning,
+        shard, and the nodes that led it.
         """
-        end = time.monotonic() + seconds
+        begin = time.monotonic()
         members: set[str] = set()
-        leaders: dict[int, str] = {}
-        seen = {"removed": 0, "leader changes": 0}
-        while time.monotonic() < end:
+        leaders: dict[int, int] = {}
+        removed, changes = 0, []
+        while time.monotonic() < begin + seconds:
             view = self._cluster._connection.client.view
             now = {one.id for one in view.members}
-            seen["removed"] += len(members - now)
+            removed += len(members - now)
             members |= now
-            for shard, leader in enumerate(view.leaders):
-                if leader:
-                    seen["leader changes"] += leaders.get(shard, leader) != leader
-                    leaders[shard] = leader
+            for shard, lead in enumerate(view.leads):
+                if lead is not None:
+                    before = leaders.setdefault(shard, lead.node)
+                    if before != lead.node:
+                        passed = round(time.monotonic() - begin, 1)
+                        changes.append([passed, shard, before, lead.node])
+                    leaders[shard] = lead.node
             await asyncio.sleep(0.5)
-        return seen
+        return {"removed": removed, "leader changes": len(changes), "changes": changes}
 
     async def homes(self, keys: Sequence[str]) -> dict[str, str]:
         """The node that each of these agents lives on, where it can be said."""
