@@ -511,7 +511,7 @@ class Machine:
     def _persist(self, shard: int, persist: Persist) -> None:
         life = self._life
         group = life.groups[shard]
-        self._world.watch.asked(group.acceptor.me, shard, persist, group.header.promised)
+        self._world.watch.asked(group.acceptor.me, shard, persist)
         place = shard % len(life.stores)
         if place in life.owed:
             life.owed[place].append((shard, group, persist))

@@ -35,7 +35,8 @@ class Watch:
         self.leaders: dict[tuple[int, Ballot], int] = {}
         self.elections = 0
         self._rows: dict[tuple[int, Version], tuple[str, Row]] = {}
-        self._promised: dict[tuple[int, int, int], Ballot] = {}
+        self._promised: dict[tuple[int, int, int], Ballot] = {}  # durably
+        self._asked: dict[tuple[int, int, int], Ballot] = {}  # or on the way to the disk
         self._leading: dict[tuple[int, int], Ballot] = {}
         self._durable: dict[tuple[int, Version], set[Replica]] = {}
         self._held: dict[tuple[int, Version], set[Replica]] = {}  # in memory at least, some time
@@ -90,8 +91,12 @@ class Watch:
                 f"held its tombstone"
             )
 
-    def asked(self, replica: Replica, shard: int, persist: Persist, promised: Ballot) -> None:
-        """I3: what is written under a ballot is written under no lower promise."""
+    def asked(self, replica: Replica, shard: int, persist: Persist) -> None:
+        """I3: what is written under a ballot is written under no higher promise."""
+        name = shard, replica.node, replica.rno
+        if persist.header is not None:
+            self._asked[name] = persist.header.promised
+        promised = self._asked.get(name, NO_BALLOT)
         for key, row in persist.rows.items():
             if row is not None:
                 self._held.setdefault((shard, row.version), set()).add(replica)
@@ -112,6 +117,7 @@ class Watch:
     def found(self, replica: Replica, shard: int, header: Header, rows: Mapping[str, Row]) -> None:
         """I2, and who holds what, of a replica that begins again."""
         self.in_memory.returned(replica, shard, rows, header.config)
+        self._asked[shard, replica.node, replica.rno] = header.promised
         for row in rows.values():
             self._durable.setdefault((shard, row.version), set()).add(replica)
         self._promises(replica, shard, header)
