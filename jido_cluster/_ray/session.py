@@ -95,4 +95,6 @@ def _address_towards(address: str) -> str | None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+    """What Ray says, and what it gives as the cause."""
+    line = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return line if error.__cause__ is None else f"{line} ({_first_line(error.__cause__)})"
