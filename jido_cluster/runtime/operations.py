@@ -190,6 +190,7 @@ class Operations:
         if cell.is_volatile:
             # What is known of it here would be in memory.
             if message.kind == OPERATION and message.name in _CREATING:
+                self._seeking[message.key] = [message]  # nobody is to find it gone, not made
                 host.spawn_task(self._spawn_over(message, shard, spec))
                 return None
             text = (
@@ -426,7 +427,7 @@ class Operations:
             assert turn.record is not None
             host.replicas.end(shard, message.key, turn.version, Commit(turn.record, None))
             await asked.ended()
-        host.put_again([message])
+        host.put_again(self._seeking.pop(message.key))
 
     def _known(self, type_name: str) -> AgentSpec:
         spec = find_agent(type_name)

@@ -22,7 +22,9 @@ from jido_cluster import (
     new_id,
 )
 from jido_cluster._local.runtime import PREFER_SECONDS
+from jido_cluster.runtime.asked import Asked
 from jido_cluster.testing import AsyncLocalCluster
+from jido_state.requests import Answer
 from tests.exec.loops import now
 from tests.runtime.agents import Fleeting, Guest, Passerby, Starter, Step, Tally
 from tests.runtime.support import hosts_of, local, run
@@ -102,6 +104,42 @@ def test_agents_in_memory_of_a_killed_node_are_lost_and_others_untouched() -> No
             again = await cluster.spawn(Fleeting, lost[0].id, value=1)
             assert await again.call(Tally.add) == 2
             assert await (await cluster.get_or_spawn(Fleeting, lost[1].id)).call(Tally.add) == 1
+
+    run(main)
+
+
+def test_a_lost_agent_that_is_spawned_again_is_not_gone_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its end and its new beginning are two commits; calls of others wait for the second one."""
+    ended = Asked.ended
+
+    async def ended_late(self: Asked) -> Answer:
+        answer = await ended(self)
+        await asyncio.sleep(0.05)
+        return answer
+
+    monkeypatch.setattr(Asked, "ended", ended_late)
+
+    async def main() -> None:
+        async with local(3) as cluster:
+            refs = await tallies(cluster, 60, Fleeting, value=5)
+            lost = await on_node(cluster, refs, "node-2")
+            assert len(lost) > 5
+            await cluster.kill("node-2")
+            for ref in lost:
+                await outcome(ref.call(Tally.get))
+            for ref in lost:
+                spawning = asyncio.ensure_future(cluster.get_or_spawn(Fleeting, ref.id, value=1))
+                seen = []
+                while not spawning.done():
+                    seen.append(asyncio.ensure_future(outcome(ref.call(Tally.get))))
+                    await asyncio.sleep(0.005)
+                await spawning
+                found = await asyncio.gather(*seen)
+                assert found
+                for one in found:
+                    assert one == 1 or isinstance(one, AgentLostError), one
 
     run(main)
 
