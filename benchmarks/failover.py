@@ -9,7 +9,6 @@ before the next round.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import ray
@@ -92,9 +91,13 @@ async def _answered(
 ) -> tuple[float, Any]:
     """Seconds from now to the first answer, and that answer."""
     start = time.perf_counter()
+    last: Exception | None = None
     while time.perf_counter() - start < LIMIT_S:
-        with suppress(refusal):
+        try:
             answer = await ask(*arguments)
+        except refusal as error:
+            last = error
+        else:
             return time.perf_counter() - start, answer
         await asyncio.sleep(0.01)
-    raise TimeoutError(f"no answer within {LIMIT_S:g} s of the node's death")
+    raise TimeoutError(f"no answer within {LIMIT_S:g} s of the node's death: {last}") from last
