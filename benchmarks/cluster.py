@@ -265,12 +265,12 @@ def far(number: int) -> str:
 
 
 async def wait_serving(cluster: AsyncCluster, nodes: int) -> list[int]:
-    """Waits until so many nodes are up, and each leads shards; returns how many, by node."""
+    """Waits until so many nodes are up, and no others; returns how many shards each leads."""
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         found = await cluster.nodes()
         led = [info.shards_led for info in found if info.status == "up" and info.is_reachable]
-        if len(led) == nodes and all(led):
+        if len(led) == len(found) == nodes and all(led):
             return led
         await asyncio.sleep(PAUSE_SECONDS)
     raise TimeoutError(f"{nodes} nodes did not serve within {WAIT_SECONDS:g} s: {found}")

@@ -9,6 +9,8 @@ before the next round.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import ray
@@ -48,7 +50,11 @@ class Failover:
 
     async def prepare(self) -> None:
         """As the protocol says."""
-        config = CONFIG.model_copy(update={"shards": SHARDS})
+        # A node that is started again is the one it was: else it would be one more, and the next
+        # death the second one of the shards that the dead node still holds.
+        self._folder = TemporaryDirectory(prefix="jido-failover-")
+        kept = {"shards": SHARDS, "data_dir": Path(self._folder.name)}
+        config = CONFIG.model_copy(update=kept)
         self._cluster = await self._site.connect(config=config)
         self._refs = [self._cluster.ref(DurableCounter, f"kept-{n}") for n in range(AGENTS)]
         await each(SPAWNING, self._refs, lambda ref: self._cluster.spawn(DurableCounter, ref.id))
