@@ -30,7 +30,7 @@ from jido_cluster.errors import (
     NotRegisteredError,
     OutcomeUnknownError,
 )
-from jido_cluster.runtime import listing
+from jido_cluster.runtime import listing, respawning
 from jido_cluster.runtime.asked import Asked, refuse
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.replicas import NOT_READ
@@ -191,7 +191,7 @@ class Operations:
             # What is known of it here would be in memory.
             if message.kind == OPERATION and message.name in _CREATING:
                 self._seeking[message.key] = [message]  # nobody is to find it gone, not made
-                host.spawn_task(self._spawn_over(message, shard, spec))
+                host.spawn_task(self._spawn_over(message, shard, spec, record))
                 return None
             text = (
                 f"agent {message.key!r} ({record.type}) was lost with the process that held it; "
@@ -415,19 +415,30 @@ class Operations:
         cell.live = agent
         return self._host.lifecycle.state_of(cell, agent), list(effects)
 
-    async def _spawn_over(self, message: Message, shard: int, spec: AgentSpec) -> None:
-        """The id belongs to an agent that is lost: that one ends first."""
+    async def _spawn_over(
+        self, message: Message, shard: int, spec: AgentSpec, record: Record
+    ) -> None:
+        """The id belongs to an agent that is lost: that one ends first.
+
+        Unless this very operation has made it: then it is done, and the agent lost since.
+        """
         host = self._host
         asked = Asked(message, host.loop)
-        op = message.op.nested(1, message.key, DELETE, b"")
-        request = self._plain(asked, "stop", message, spec)._replace(op=op)
-        host.replicas.submit(shard, request)
-        turn = await asked.begun()
-        if turn is not None:
-            assert turn.record is not None
-            host.replicas.end(shard, message.key, turn.version, Commit(turn.record, None))
-            await asked.ended()
-        host.put_again(self._seeking.pop(message.key))
+        request = self._plain(asked, "spawn", message, spec)._replace(op=message.op)
+        answer = await respawning.try_again(host, shard, asked, request)
+        if answer.status is Status.EXISTS:
+            # Another life of the id is ended by another operation: this one would count as done.
+            op = message.op.nested(1, message.key, DELETE, to_json(list(record.generation)))
+            asked = Asked(message, host.loop)
+            request = self._plain(asked, "stop", message, spec)._replace(op=op)
+            answer = await respawning.end_lost(host, shard, asked, request)
+            is_answered = False
+        elif is_answered := answer.status is Status.OK:
+            self._spawned_before(message, answer)
+        if answer.status not in (Status.OK, Status.NOT_FOUND):
+            refuse(host, message, shard, answer)
+            is_answered = True
+        host.put_again(self._seeking.pop(message.key)[is_answered:])
 
     def _known(self, type_name: str) -> AgentSpec:
         spec = find_agent(type_name)
@@ -452,18 +463,15 @@ class Operations:
         if message.name == SPAWN:
             asked = Asked(message, self._host.loop)
             request = self._plain(asked, "spawn", message, cell.spec)._replace(op=message.op)
-            self._host.replicas.submit(cell.shard, request)
-            turn = await asked.begun()
-            if turn is not None:  # it has just ended
-                self._host.replicas.end(cell.shard, cell.id, turn.version, None)
+            answer = await respawning.try_again(self._host, cell.shard, asked, request)
+            if answer.status is Status.NOT_FOUND:  # it has just ended
                 self._host.put_again([message])
                 return
-            assert asked.answer is not None
-            if asked.answer.status is Status.OK:
-                self._spawned_before(message, asked.answer)
+            if answer.status is Status.OK:
+                self._spawned_before(message, answer)
                 return
-            if asked.answer.status is not Status.EXISTS:
-                refuse(self._host, message, cell.shard, asked.answer)
+            if answer.status is not Status.EXISTS:
+                refuse(self._host, message, cell.shard, answer)
                 return
         type_name, _ = from_json(message.body)
         if message.name == ENSURE and type_name == cell.spec.name:

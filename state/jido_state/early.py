@@ -3,7 +3,7 @@
 Theory. Replicas hear of a new config one after the other. Who hears of it first goes by it at once,
 and the others ask what it is. Were its message dropped until then, it would come again only after
 a while, and turns would stand still for that long. So it is kept, and taken when the config is
-known, in a step of its own: to the sender it is as if it had been on its way for longer.
+known: to the sender it is as if it had been on its way for longer.
 """
 
 from typing import Final
@@ -21,21 +21,13 @@ class Early:
 
     def __init__(self) -> None:
         self._kept: list[tuple[Replica, Message]] = []
-        self._is_known = False
 
     def keep(self, sender: Replica, message: Message) -> None:
         """One has come; it is dropped when there are many."""
         if len(self._kept) < _MAX_KEPT:
             self._kept.append((sender, message))
 
-    def known(self) -> None:
-        """A newer config is known: they can be taken."""
-        self._is_known = True
-
     def take(self) -> list[tuple[Replica, Message]]:
-        """All of them if they can be taken; they are kept no longer."""
-        if not self._is_known:
-            return []
-        self._is_known = False
+        """All of them; they are kept no longer."""
         kept, self._kept = self._kept, []
         return kept

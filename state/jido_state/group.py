@@ -415,10 +415,7 @@ class Group:
                 leadership.flush()
                 if self._seat.config_of is not None:
                     self._leave(leadership)
-        effects = self._journal.finish()
-        for sender, message in self._early.take():
-            effects += self.receive(sender, message, self._seat.now_ms)
-        return effects
+        return self._journal.finish()
 
     def _elect_again(self, config: GroupConfig) -> None:
         """The record it has read names another root group than the one that elected it."""
@@ -474,10 +471,13 @@ class Group:
         return due_ms is not None and (leadership.is_idle or self._seat.now_ms >= due_ms)
 
     def _adopt(self, config: GroupConfig) -> None:
+        if config.number > self._seat.config.number:
+            self._use(config)
+            for sender, message in self._early.take():
+                self._receive(sender, message)
+
+    def _use(self, config: GroupConfig) -> None:
         seat = self._seat
-        if config.number <= seat.config.number:
-            return
-        self._early.known()
         was_voter = self.acceptor.is_voter()
         self.acceptor.adopt(config)
         self._learning.begin()

@@ -144,6 +144,35 @@ def test_a_lost_agent_that_is_spawned_again_is_not_gone_in_between(
     run(main)
 
 
+def test_a_spawn_over_a_lost_agent_counts_once() -> None:
+    """Repeated after the new one was lost, too: it is done, and makes no other one."""
+
+    async def main() -> None:
+        async with local(3) as cluster:
+            refs = await tallies(cluster, 40, Fleeting, value=5)
+            lost = (await on_node(cluster, refs, "node-2"))[:8]
+            assert lost
+            await cluster.kill("node-2")
+            for ref in lost:
+                await outcome(ref.call(Tally.get))
+                once = cluster.options(op_id=f"again-{ref.id}")
+                assert (
+                    await (await once.get_or_spawn(Fleeting, ref.id, value=1)).call(Tally.get) == 1
+                )
+            await cluster.restart("node-2")
+            await until_preferred()  # what has come back to it is lost once more
+            assert isinstance(await outcome(lost[0].call(Tally.get)), AgentLostError)
+            for ref in lost:
+                once = cluster.options(op_id=f"again-{ref.id}")
+                found = await outcome(ref.call(Tally.get))
+                await once.get_or_spawn(Fleeting, ref.id, value=1)
+                assert type(await outcome(ref.call(Tally.get))) is type(found)
+                anew = await cluster.get_or_spawn(Fleeting, ref.id, value=2)
+                assert await anew.call(Tally.get) == (1 if found == 1 else 2)
+
+    run(main)
+
+
 def test_a_node_is_back_with_what_its_disk_held() -> None:
     """Where only both replicas are a quorum, nothing is served until it is; nothing is lost."""
 
