@@ -59,21 +59,19 @@ def test_what_comes_before_its_config_is_taken_with_it() -> None:
     assert late.messages(ConfigIs) == [(1, ConfigIs(4, GroupConfig(4, (A, B))))]
 
 
-def test_each_of_them_is_a_step_with_a_write_of_its_own() -> None:
-    """A row is in no write whose promise is above its ballot (I3). *Found by* seed 1939."""
+def test_a_promise_tells_of_the_row_that_is_stored_in_its_step() -> None:
+    """Both are in one write; the promise is above the row's ballot. *Found by* seed 1939."""
     newest = GroupConfig(2, (A, B, C))
     low, high = Ballot(0, 2, 6, 1), Ballot(0, 2, 8, 2)
-    one = One()
+    one, other = One(), One()
     row = Row(low.version(1), content=1)
     one.get(B, Accept(2, low, (("k", row),)))
-    one.get(C, Prepare(2, high))
-    one.do("adopt", newest)
-    writes = [each for each in one.effects if type(each) is Persist]
-    (with_row,) = [each for each in writes if each.rows]
-    assert with_row.header is not None
-    assert with_row.header.promised == low
-    assert [each.header.promised for each in writes if each.header is not None][-1] == high
-    assert one.messages(Accepted) == [(1, Accepted(2, low, (1,)))]
+    for each in (one, other):
+        each.get(C, Prepare(2, high))
+        each.do("adopt", newest)
+    ((_, promise),) = one.messages(Promise)
+    ((_, empty),) = other.messages(Promise)
+    assert promise.root == one.group.acceptor.tree.root != empty.root
 
 
 def test_a_leader_repeats_under_a_new_config_what_went_out_under_the_old() -> None:

@@ -92,11 +92,16 @@ class Watch:
             )
 
     def asked(self, replica: Replica, shard: int, persist: Persist) -> None:
-        """I3: what is written under a ballot is written under no higher promise."""
+        """I3: what is written under a ballot is written under no higher promise.
+
+        A promise of the same write may be higher: of messages that are taken in one step, as those
+        that came before their config are, an earlier one may have had the row stored, of which the
+        promise then tells.
+        """
         name = shard, replica.node, replica.rno
+        promised = self._asked.get(name, NO_BALLOT)
         if persist.header is not None:
             self._asked[name] = persist.header.promised
-        promised = self._asked.get(name, NO_BALLOT)
         for key, row in persist.rows.items():
             if row is not None:
                 self._held.setdefault((shard, row.version), set()).add(replica)
