@@ -72,22 +72,10 @@ class ShardHostActor:
     def __init__(self) -> None:
         self._starting: asyncio.Task[tuple[str, str]] | None = None
 
-    async def start(
-        self,
-        settings: Settings,
-        name: str,
-        place: Place,
-        record_data: bytes,
-        view_data: bytes,
-        code: tuple[int, list[bytes]],
-    ) -> tuple[str, str]:
-        """Begin to serve; the addresses for frames and for messages of replicas.
-
-        Asked again, because the answer was lost, it waits for the same start.
-        """
+    async def start(self, *arguments: Any) -> tuple[str, str]:
+        """As `_start`; asked again, because the answer was lost, it waits for the same start."""
         if self._starting is None:
-            starting = self._start(settings, name, place, record_data, view_data, code)
-            self._starting = asyncio.get_running_loop().create_task(starting)
+            self._starting = asyncio.get_running_loop().create_task(self._start(*arguments))
         return await asyncio.shield(self._starting)
 
     async def _start(
@@ -99,6 +87,7 @@ class ShardHostActor:
         view_data: bytes,
         code: tuple[int, list[bytes]],
     ) -> tuple[str, str]:
+        """Begin to serve; the addresses for frames and for messages of replicas."""
         process.set_up(settings)
         process.CODE.take(*code)
         ray_node, ip = process.ray_node_id(), process.own_ip()

@@ -304,7 +304,7 @@ class Detector:
         assert len(set(targets)) == len(targets), "a node is probed twice at once"
         assert set(targets) <= self._opinions.peers.keys()
 
-    # One probe after the other.
+    # Rounds of probing.
 
     def _advance_rounds(self, now_ms: int, effects: list[Effect]) -> None:
         """A round begins at each interval: doubt makes rounds longer, and then some are under way.

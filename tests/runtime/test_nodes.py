@@ -52,6 +52,19 @@ async def outcome(call: Coroutine[Any, Any, Any]) -> Any:
         return error
 
 
+async def losing(
+    cluster: AsyncLocalCluster,
+) -> tuple[list[AsyncAgentRef[Tally]], list[AsyncAgentRef[Tally]]]:
+    """Agents that are kept in memory only, and those of them that are lost with "node-2"."""
+    refs = await tallies(cluster, 60, Fleeting, value=5)
+    lost = await on_node(cluster, refs, "node-2")
+    assert len(lost) > 5
+    await cluster.kill("node-2")
+    for ref in lost:
+        await outcome(ref.call(Tally.get))  # it may be unknown whether that one ran
+    return refs, lost
+
+
 async def until_preferred() -> None:
     """Return when shards are led where they are to be, after a node has come back."""
     await asyncio.sleep(2 * PREFER_SECONDS)
@@ -85,12 +98,7 @@ def test_agents_in_memory_of_a_killed_node_are_lost_and_others_untouched() -> No
 
     async def main() -> None:
         async with local(3) as cluster:
-            refs = await tallies(cluster, 60, Fleeting, value=5)
-            lost = await on_node(cluster, refs, "node-2")
-            assert len(lost) > 5
-            await cluster.kill("node-2")
-            for ref in lost:
-                await outcome(ref.call(Tally.get))  # it may be unknown whether that one ran
+            refs, lost = await losing(cluster)
             for ref in refs:
                 for _ in range(2):
                     if ref in lost:
@@ -123,12 +131,7 @@ def test_a_lost_agent_that_is_spawned_again_is_not_gone_in_between(
 
     async def main() -> None:
         async with local(3) as cluster:
-            refs = await tallies(cluster, 60, Fleeting, value=5)
-            lost = await on_node(cluster, refs, "node-2")
-            assert len(lost) > 5
-            await cluster.kill("node-2")
-            for ref in lost:
-                await outcome(ref.call(Tally.get))
+            _, lost = await losing(cluster)
             for ref in lost:
                 spawning = asyncio.ensure_future(cluster.get_or_spawn(Fleeting, ref.id, value=1))
                 seen = []
@@ -149,12 +152,8 @@ def test_a_spawn_over_a_lost_agent_counts_once() -> None:
 
     async def main() -> None:
         async with local(3) as cluster:
-            refs = await tallies(cluster, 40, Fleeting, value=5)
-            lost = (await on_node(cluster, refs, "node-2"))[:8]
-            assert lost
-            await cluster.kill("node-2")
+            _, lost = await losing(cluster)
             for ref in lost:
-                await outcome(ref.call(Tally.get))
                 once = cluster.options(op_id=f"again-{ref.id}")
                 assert (
                     await (await once.get_or_spawn(Fleeting, ref.id, value=1)).call(Tally.get) == 1
