@@ -30,13 +30,14 @@ from jido_cluster.errors import (
     NotRegisteredError,
     OutcomeUnknownError,
 )
-from jido_cluster.runtime import listing, respawning
+from jido_cluster.runtime import listing
 from jido_cluster.runtime.asked import Asked, refuse
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.replicas import NOT_READ
 from jido_cluster.runtime.view import StandIn, shard_of
 from jido_cluster.runtime.wire import CALL, LEVEL, OPERATION, STREAM, VIRTUAL
 from jido_placement.policies import Strategy
+from jido_state.dots import Dot
 from jido_state.operations import OpId, agent_caller
 from jido_state.record import Record
 from jido_state.requests import Answer, Commit, Request, Status
@@ -133,7 +134,7 @@ class Operations:
             else:
                 self._make_sure(message, shard)
             return None
-        return self._found(message, shard, record)
+        return await self._found(message, shard, record)
 
     async def _find_apart(self, message: Message, shard: int) -> Cell | None:
         """The shard is not led here: say who leads; if nobody does, stand in for him."""
@@ -174,7 +175,7 @@ class Operations:
         host.cells[cell.id] = cell
         return cell
 
-    def _found(self, message: Message, shard: int, record: Record) -> Cell | None:
+    async def _found(self, message: Message, shard: int, record: Record) -> Cell | None:
         """The cell of a committed record."""
         host = self._host
         spec = find_agent(record.type)
@@ -190,8 +191,7 @@ class Operations:
         if cell.is_volatile:
             # What is known of it here would be in memory.
             if message.kind == OPERATION and message.name in _CREATING:
-                self._seeking[message.key] = [message]  # nobody is to find it gone, not made
-                host.spawn_task(self._spawn_over(message, shard, spec, record))
+                await self._spawn(message, shard, over=record.generation)
                 return None
             text = (
                 f"agent {message.key!r} ({record.type}) was lost with the process that held it; "
@@ -303,7 +303,8 @@ class Operations:
 
     # -- making agents
 
-    async def _spawn(self, message: Message, shard: int) -> None:
+    async def _spawn(self, message: Message, shard: int, over: Dot | None = None) -> None:
+        """Make an agent; `over` is the lost life of its id that it takes the place of."""
         try:
             type_name, state = from_json(message.body)
             spec = self._known(type_name)
@@ -318,7 +319,7 @@ class Operations:
             refuse(self._host, message, shard, Answer(None, Status.NO_QUORUM))
             return
         cell = self._reserve(message, spec, shard)
-        if await self._create(message, cell, data):
+        if await self._create(message, cell, data, over=over):
             message.reply(b"true")
         self._host.release(cell)
 
@@ -354,7 +355,13 @@ class Operations:
         return cell
 
     async def _create(
-        self, message: Message, cell: Cell, data: bytes, *, is_virtual: bool = False
+        self,
+        message: Message,
+        cell: Cell,
+        data: bytes,
+        *,
+        is_virtual: bool = False,
+        over: Dot | None = None,
     ) -> bool:
         """Make the agent of a reserved cell; False when it failed and the message is answered."""
         host = self._host
@@ -363,7 +370,7 @@ class Operations:
         if is_virtual:
             op = op.nested(0, cell.id, SPAWN, b"")
         request = host.turns.request(asked, "spawn", cell.spec, cell.id, message, op=op)
-        host.replicas.submit(cell.shard, request)
+        host.replicas.submit(cell.shard, request._replace(over=over))
         turn = await asked.begun()
         if turn is not None:
             cell.state = data
@@ -415,31 +422,6 @@ class Operations:
         cell.live = agent
         return self._host.lifecycle.state_of(cell, agent), list(effects)
 
-    async def _spawn_over(
-        self, message: Message, shard: int, spec: AgentSpec, record: Record
-    ) -> None:
-        """The id belongs to an agent that is lost: that one ends first.
-
-        Unless this very operation has made it: then it is done, and the agent lost since.
-        """
-        host = self._host
-        asked = Asked(message, host.loop)
-        request = self._plain(asked, "spawn", message, spec)._replace(op=message.op)
-        answer = await respawning.try_again(host, shard, asked, request)
-        if answer.status is Status.EXISTS:
-            # Another life of the id is ended by another operation: this one would count as done.
-            op = message.op.nested(1, message.key, DELETE, to_json(list(record.generation)))
-            asked = Asked(message, host.loop)
-            request = self._plain(asked, "stop", message, spec)._replace(op=op)
-            answer = await respawning.end_lost(host, shard, asked, request)
-            is_answered = False
-        elif is_answered := answer.status is Status.OK:
-            self._spawned_before(message, answer)
-        if answer.status not in (Status.OK, Status.NOT_FOUND):
-            refuse(host, message, shard, answer)
-            is_answered = True
-        host.put_again(self._seeking.pop(message.key)[is_answered:])
-
     def _known(self, type_name: str) -> AgentSpec:
         spec = find_agent(type_name)
         if spec is None:
@@ -463,15 +445,18 @@ class Operations:
         if message.name == SPAWN:
             asked = Asked(message, self._host.loop)
             request = self._plain(asked, "spawn", message, cell.spec)._replace(op=message.op)
-            answer = await respawning.try_again(self._host, cell.shard, asked, request)
-            if answer.status is Status.NOT_FOUND:  # it has just ended
+            self._host.replicas.submit(cell.shard, request)
+            turn = await asked.begun()
+            if turn is not None:  # it has just ended
+                self._host.replicas.end(cell.shard, cell.id, turn.version, None)
                 self._host.put_again([message])
                 return
-            if answer.status is Status.OK:
-                self._spawned_before(message, answer)
+            assert asked.answer is not None
+            if asked.answer.status is Status.OK:
+                self._spawned_before(message, asked.answer)
                 return
-            if answer.status is not Status.EXISTS:
-                refuse(self._host, message, cell.shard, answer)
+            if asked.answer.status is not Status.EXISTS:
+                refuse(self._host, message, cell.shard, asked.answer)
                 return
         type_name, _ = from_json(message.body)
         if message.name == ENSURE and type_name == cell.spec.name:

@@ -213,7 +213,7 @@ class Record:
         """The first record of a new life, with what outlived the life before it.
 
         Args:
-            before: The tombstone of that life.
+            before: The tombstone of that life; its last record, when the new one takes its place.
         """
         return replace(
             self,

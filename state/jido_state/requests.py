@@ -81,6 +81,8 @@ class Request(NamedTuple):
         token: What the session has seen; comes back with the answer added. None for no session.
         strategy: Of the agent's type: what becomes of it when the network is split.
         accepts_stale: Whether a read had rather a stale answer than none.
+        over: Of a spawn: the generation of the life that the new one takes the place of, in one
+            write; beside any other life it ends as `EXISTS`. None where there is to be none.
     """
 
     id: Any
@@ -95,6 +97,7 @@ class Request(NamedTuple):
     token: Token | None = None
     strategy: Strategy = Strategy.PAUSE_MINORITY
     accepts_stale: bool = False
+    over: Dot | None = None
 
 
 class Arrival(NamedTuple):

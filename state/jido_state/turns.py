@@ -221,7 +221,7 @@ class Turns:
         """Begins the turn of a request; what needs no shell ends at once."""
         key = request.key
         before: Record | None = None if row is None else row.content
-        is_over = before is None or before.is_tomb
+        is_over = before is None or before.is_tomb or request.over is not None
         changed: Record | None = None
         if request.kind == "tidy" or (request.kind == "fold" and is_over):
             if before is not None:
@@ -277,7 +277,9 @@ class Turns:
                 return Answer(request.id, REFUSED[type(found)])
         is_alive = record is not None and not record.is_tomb
         if request.kind == "spawn" and is_alive:
-            return Answer(request.id, Status.EXISTS)
+            assert record is not None
+            is_replaced = request.over is not None and record.lives == {request.over}
+            return None if is_replaced else Answer(request.id, Status.EXISTS)
         if request.kind != "spawn" and not is_alive:
             return Answer(request.id, Status.NOT_FOUND)
         return None

@@ -119,7 +119,7 @@ def test_agents_in_memory_of_a_killed_node_are_lost_and_others_untouched() -> No
 def test_a_lost_agent_that_is_spawned_again_is_not_gone_in_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its end and its new beginning are two commits; calls of others wait for the second one."""
+    """The new life takes the place of the lost one; calls of others find one or the other."""
     ended = Asked.ended
 
     async def ended_late(self: Asked) -> Answer:

@@ -116,6 +116,37 @@ def test_a_handler_that_raises_changes_nothing() -> None:
     assert fences == sorted(set(fences))
 
 
+def test_a_new_life_takes_the_place_of_a_lost_one_in_one_write() -> None:
+    """There is no moment without an agent; a life that is not the named one stays; it counts once.
+
+    What the id has done, as a tombstone keeps it, goes over to the new life.
+    """
+    shard = Shard()
+    shard.spawn()
+    lost = shard.said[-1].version
+    shard.submit("call", 2)
+    shard.end()
+    shard.ack()
+    shard.submit("spawn", 3, over=lost)
+    turn = shard.said[-1]
+    assert (type(turn), turn.record) == (RunTurn, None)
+    shard.end(state=b"new")
+    row = shard.one.group.leadership.view["k"]
+    assert (row.content.state, row.content.generation) == (b"x", lost)  # until it is committed
+    shard.ack()
+    assert shard.answers[-1] == (3, Status.OK)
+    record = shard.one.group.leadership.view["k"].content
+    assert (record.state, record.is_tomb) == (b"new", False)
+    assert record.generation == record.version > lost
+    shard.submit("spawn", 4, over=lost)
+    shard.confirm()
+    assert shard.answers[-1] == (4, Status.EXISTS)
+    for n in (2, 3):  # repeated
+        shard.submit("spawn" if n == 3 else "call", n, over=lost if n == 3 else None)
+        assert shard.answers[-1] == (n, Status.OK)
+    assert shard.one.group.leadership.view["k"].content == record
+
+
 def test_a_turn_that_ends_twice_or_late_is_forgotten() -> None:
     """Only the turn that runs can end."""
     shard = Shard()
