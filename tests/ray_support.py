@@ -11,8 +11,12 @@ from typing import Any
 
 import psutil
 
+from jido_cluster import ClusterConfig
+
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60.0
+SETTLED_SECONDS = 1.0  # without another leader; between two that are handed over it is less
+SHARDS = ClusterConfig().shards
 
 # Alike on all nodes and in the driver, as Ray compares them.
 ENVIRONMENT = {
@@ -176,10 +180,21 @@ def complete(nodes: RayNodes, cluster: Any) -> None:
 
 
 def wait_settled(cluster: Any) -> None:
-    """Return when nothing has to move any more: a shard that moves begins its runs anew."""
+    """Return when nothing moves any more, leaderships included.
+
+    A shard that moves begins its runs anew, and loses agents that are in memory only.
+    """
     deadline = within(START_SECONDS)
     while moves := cluster.preview().moves:
         deadline.pause(f"the end of {len(moves)} moves")
+    led: list[int] = []
+    since = time.monotonic()
+    while time.monotonic() < since + SETTLED_SECONDS:
+        before, led = led, [info.shards_led for info in cluster.nodes()]
+        # Who was away leads a few shards at first; the rest is handed over step by step.
+        if led != before or sum(led) != SHARDS or min(led) < 0.6 * SHARDS / len(led):
+            since = time.monotonic()
+        deadline.pause(f"{SHARDS} shards with leaders that stay (now {led})")
 
 
 def wait_members(cluster: Any, names: tuple[str, ...], seconds: float = START_SECONDS) -> None:

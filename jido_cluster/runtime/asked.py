@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from jido_cluster.runtime.host import ShardHost
 
 
-# Without a leader until callers are told so, in seconds beyond the 2.5 after which one is given up:
-# time for two elections and more.
-NO_QUORUM_SECONDS: Final = 6.0
-
-
 class Asked:
     """The driver's name of a request: hears when its turn is to be run, and how it ended.
 
@@ -188,7 +183,8 @@ def refuse(
     if status in REFUSED_BY_STRATEGY and replicas.leadership(shard) is None:
         server = replicas.server(shard)
         # A leader knows better; and while one may be in the making, there is nothing to refuse.
-        may_come = status is not Status.PAUSED and replicas.silence(shard) < NO_QUORUM_SECONDS
+        is_paused = status is Status.PAUSED
+        may_come = replicas.is_starting(shard) if is_paused else replicas.may_be_led(shard)
         if type(server) is Lead or may_come:
             message.redirect(server)
             return

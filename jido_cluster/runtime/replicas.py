@@ -40,6 +40,11 @@ GATHER_SECONDS: Final = 0.010
 # How long nobody has been heard to lead, an election's time not counted, until somebody stands in.
 # Elections that only just take place are awaited.
 STAND_IN_SECONDS: Final = 2.0
+# Without a leader until callers are told so, beyond the 2.5 s after which one is given up: time for
+# two elections and more, when too few voters are within reach to elect one.
+NO_QUORUM_SECONDS: Final = 6.0
+# When enough are, and the machine is busy; or none was heard of yet, since all nodes are starting.
+ELECTING_SECONDS: Final = 30.0
 REPORT_SECONDS: Final = 1.0  # between reports of what has not changed
 # Addresses of the core: a node's index, with the part of the process above it (`node_messages`).
 _INDEX_BITS: Final = 16
@@ -242,6 +247,23 @@ class Replicas:
         if service is None or shard not in self.core.groups:
             return 0.0
         return service.leaderless_ms / 1000
+
+    def may_be_led(self, shard: int) -> bool:
+        """Whether a leader is to be expected: what needs one had rather wait than be refused."""
+        silence = self.silence(shard)
+        if silence < NO_QUORUM_SECONDS or self.is_starting(shard):
+            return True
+        core = self.core
+        near = core.reachable - {node for node, _ in self._gone} | {core.node}
+        config = core.groups[shard].config
+        is_electing = config.is_quorum([one for one in config.members if one.node in near])
+        return is_electing and silence < ELECTING_SECONDS
+
+    def is_starting(self, shard: int) -> bool:
+        """Whether no leader was heard of yet, nor could have been if all nodes start again."""
+        service = self.core.services.get(shard)
+        is_new = service is not None and not service.was_led
+        return is_new and self.silence(shard) < ELECTING_SECONDS
 
     def server(self, shard: int) -> Lead | StandIn | None:
         """Whom to ask about the shard: its leader, or who stands in; None while that is not clear.

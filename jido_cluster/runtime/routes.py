@@ -34,7 +34,7 @@ PAUSE: Final = 0.05  # seconds between two attempts at one host for one shard
 QUESTION_SECONDS: Final = 0.5  # how long a host is given to say who leads
 SILENCE: Final = 1.0  # seconds; an answer comes in a few milliseconds, or never
 LEADERLESS: Final = 2.0  # seconds of "nobody leads" that make it the reason why a call failed
-UNSERVED: Final = 10.0  # seconds of that, or of silence, after which calls need not wait for more
+UNSERVED: Final = 30.0  # seconds of that, or of silence: longer than all nodes take to start again
 
 
 class Held:

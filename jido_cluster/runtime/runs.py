@@ -33,7 +33,6 @@ from jido_cluster.exec.action import registered_actions
 from jido_cluster.exec.needs import Needs, needs_from_data
 from jido_cluster.exec.outcome import Outcome, dump_outcome, load_outcome
 from jido_cluster.ports import PeerTroubleError, Scheduler
-from jido_cluster.runtime.asked import NO_QUORUM_SECONDS
 from jido_cluster.runtime.cell import Cell, Message
 from jido_cluster.runtime.turn import Effect
 from jido_cluster.runtime.view import Member, View, shard_of_run
@@ -170,7 +169,7 @@ class Runs:
         number = shard_of_run(message.key, self._host.view.shards)
         if self._host.replicas.leadership(number) is not None:
             return False
-        if self._host.replicas.silence(number) >= NO_QUORUM_SECONDS:
+        if not self._host.replicas.may_be_led(number):
             text = (
                 f"{message.name!r} to run {message.key!r}: nobody leads its shard {number}; retry"
             )

@@ -83,6 +83,7 @@ class Service:
         members: See `Healing.members`; nothing is heard of anybody else.
         epoch: See `Healing.epoch`.
         admitted: The strategies under which this node may serve users now.
+        was_led: Whether it has heard of a leader of the group, or has been it, since it began.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Service:
         self._is_led = False  # at the last step
         self._led_ms = 0  # of the first step without a leader, once there was one
         self._offered_ms = 0
+        self.was_led = False
         self.now_ms = 0
         self.reachable: frozenset[int] = frozenset()
         self.members: tuple[int, ...] = ()
@@ -165,6 +167,7 @@ class Service:
         group = self._group()
         is_led = group.leadership is not None or group.leader is not None
         if is_led or self._is_led:
+            self.was_led = True
             self._led_ms = now_ms
         self._is_led = is_led
 

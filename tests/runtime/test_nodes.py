@@ -191,6 +191,42 @@ def test_a_node_is_back_with_what_its_disk_held() -> None:
     run(main)
 
 
+def test_calls_wait_for_nodes_that_are_slow_to_start() -> None:
+    """All were killed: neither who asks in vain nor the first one to be back gives up at once."""
+
+    async def main() -> None:
+        async with local(3) as cluster:
+            refs = await tallies(cluster, 20, value=5)
+            for name in ("node-1", "node-2", "node-3"):
+                await cluster.kill(name)
+            during = [
+                asyncio.ensure_future(ref.options(timeout=60.0).call(Tally.add)) for ref in refs
+            ]
+            await asyncio.sleep(12.0)
+            await cluster.restart("node-2")
+            await asyncio.sleep(12.0)
+            await cluster.restart("node-1")
+            assert await asyncio.gather(*during) == [6] * 20
+
+    run(main)
+
+
+def test_without_a_majority_calls_are_refused_in_seconds() -> None:
+    """What had a leader, and has lost two replicas of three, is not waited for."""
+
+    async def main() -> None:
+        async with local(3) as cluster:
+            refs = await tallies(cluster, 20)
+            for name in ("node-1", "node-2"):
+                await cluster.kill(name)
+            begun = now()
+            found = await asyncio.gather(*(outcome(ref.call(Tally.get)) for ref in refs))
+            assert {type(one) for one in found} == {NoQuorumError}
+            assert now() - begun < 10.0
+
+    run(main)
+
+
 @pytest.mark.parametrize("made", [Guest, Passerby])
 def test_a_virtual_agent_is_not_created_afresh(made: type[Guest]) -> None:
     """Where its node is lost it survives, or is said to be lost; others are created as ever."""

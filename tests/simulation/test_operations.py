@@ -63,6 +63,14 @@ class Shard:
         self.ack()
 
     @property
+    def record(self) -> Record:
+        """What is committed."""
+        leadership = self.one.group.leadership
+        assert leadership is not None
+        record: Record = leadership.view["k"].content
+        return record
+
+    @property
     def answers(self) -> list[tuple[Any, Status]]:
         """Number and end of each request that has ended."""
         return [(each.id, each.status) for each in self.said if type(each) is Answer]
@@ -131,11 +139,11 @@ def test_a_new_life_takes_the_place_of_a_lost_one_in_one_write() -> None:
     turn = shard.said[-1]
     assert (type(turn), turn.record) == (RunTurn, None)
     shard.end(state=b"new")
-    row = shard.one.group.leadership.view["k"]
-    assert (row.content.state, row.content.generation) == (b"x", lost)  # until it is committed
+    record = shard.record
+    assert (record.state, record.generation) == (b"x", lost)  # until it is committed
     shard.ack()
     assert shard.answers[-1] == (3, Status.OK)
-    record = shard.one.group.leadership.view["k"].content
+    record = shard.record
     assert (record.state, record.is_tomb) == (b"new", False)
     assert record.generation == record.version > lost
     shard.submit("spawn", 4, over=lost)
@@ -144,7 +152,7 @@ def test_a_new_life_takes_the_place_of_a_lost_one_in_one_write() -> None:
     for n in (2, 3):  # repeated
         shard.submit("spawn" if n == 3 else "call", n, over=lost if n == 3 else None)
         assert shard.answers[-1] == (n, Status.OK)
-    assert shard.one.group.leadership.view["k"].content == record
+    assert shard.record == record
 
 
 def test_a_turn_that_ends_twice_or_late_is_forgotten() -> None:
