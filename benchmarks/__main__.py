@@ -139,7 +139,7 @@ def measure_all(options: argparse.Namespace) -> tuple[report.Result, bool]:
         try:
             found.append(apart(case, given))
         except subprocess.CalledProcessError:
-            failed.append(f"{case}: it failed to run; what it said is above")
+            failed.append(f"{case}: it failed to run; standard error says why")
         print(f"{case}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
     if not found:
         raise SystemExit("no case ran")
