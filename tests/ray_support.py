@@ -15,6 +15,7 @@ from jido_cluster import ClusterConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60.0
+MOVE_SECONDS = 180.0  # shards move few at a time, and a node that joins gets a third of all
 SETTLED_SECONDS = 1.0  # without another leader; between two that are handed over it is less
 SHARDS = ClusterConfig().shards
 
@@ -184,7 +185,7 @@ def wait_settled(cluster: Any) -> None:
 
     A shard that moves begins its runs anew, and loses agents that are in memory only.
     """
-    deadline = within(START_SECONDS)
+    deadline = within(MOVE_SECONDS)
     while moves := cluster.preview().moves:
         deadline.pause(f"the end of {len(moves)} moves")
     led: list[int] = []
