@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, Literal, cast
 
-import pybreaker
-
 from jido_cluster import telemetry
 from jido_cluster.errors import CircuitOpenError, ConfigError, JidoError
 from jido_cluster.exec.failures import has_started, never_started
@@ -71,6 +69,10 @@ class _Circuit:
     """
 
     def __init__(self, settings: tuple[int, float]) -> None:
+        # With the first breaker, not with the package: it imports Redis' client, and that one
+        # OpenTelemetry, where they are installed, which takes each process a quarter of a second.
+        import pybreaker
+
         self.settings = settings
         # Its own timer, by the wall clock, is never asked: it is never called while open.
         self.machine: Any = pybreaker.CircuitBreaker(throw_new_error_on_trip=False)
