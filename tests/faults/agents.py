@@ -87,3 +87,7 @@ class Relay(Agent, name="faults.relay", consistency="strong"):
         finally:
             with contextlib.suppress(OSError), open(log, "a") as lines:  # noqa: ASYNC230, PTH123
                 lines.write(f"{self.ctx.fence.token} {value} {end}\n")
+
+
+class LodgingRelay(Relay, name="faults.relay.lodging", isolation="dedicated"):
+    """One whose turns run in a process of their own, which nobody cancels when its host is late."""

@@ -33,7 +33,13 @@ from jido_cluster import (
 )
 from jido_cluster._ray.transport import RayTransport
 from jido_cluster.ports import PeerTroubleError
-from tests.faults.agents import EventualRegister, Register, Relay, SessionRegister
+from tests.faults.agents import (
+    EventualRegister,
+    LodgingRelay,
+    Register,
+    Relay,
+    SessionRegister,
+)
 
 TRY_SECONDS: Final = 5.0  # for one attempt; an attempt to a silent node takes all of it
 PATIENCE: Final = 15.0  # for an operation with all its attempts
@@ -241,9 +247,10 @@ class Client:
         return found
 
     async def spawn_relays(self, keys: Sequence[str]) -> None:
-        """Make these relays."""
-        for key in keys:
-            await self._cluster.options(timeout=PATIENCE).get_or_spawn(Relay, key)
+        """Make these relays, every other one with a process of its own for its turns."""
+        for i, key in enumerate(keys):
+            made = LodgingRelay if i % 2 else Relay
+            await self._cluster.options(timeout=PATIENCE).get_or_spawn(made, key)
 
     async def relay(
         self, key: str, register: str, value: int, seconds: float, timeout: float, log: str

@@ -16,7 +16,7 @@ from typing import Final
 from tests.faults.agents import relayed
 from tests.faults.faults import BusyCores, FullDisk, Slowed, failing_calls
 from tests.faults.load import COUNTER
-from tests.faults.nodes import HEAD, RayNodes, Storage
+from tests.faults.nodes import HEAD, RayNodes, Storage, wait_until
 from tests.faults.stage import FOREVER, GRACE, MOVE_SECONDS, Report, Size, Stage, percentiles
 
 HOST: Final = "ray::ShardHostActor"
@@ -24,7 +24,7 @@ SUPERVISOR: Final = "ray::NodeSupervisorActor"
 DISK_BYTES: Final = 64 << 20
 PROBED: Final = 20  # agents that are asked for all the time where times are measured
 PROBE_PATIENCE: Final = 8.0  # seconds
-RELAY_SECONDS: Final = 6.0  # that a turn lasts which calls others
+RELAY_SECONDS: Final = 12.0  # that a turn lasts which calls others; a process starts meanwhile
 NOTICE_NS: Final = 12_000_000_000  # after which a side without most of the nodes has paused
 END_NS: Final = 2_000_000_000  # the last calls of a probe
 ADDITIONS: Final = 10_000
@@ -149,8 +149,9 @@ def kill_all(stage: Stage) -> None:
 def pause_leader(stage: Stage) -> None:
     """The node that leads the most stands still for a third of the time, and does not notice.
 
-    A turn is under way there that has called another agent and will call it again. The turn runs
-    anew elsewhere; what the first one calls when it goes on has to be refused.
+    Turns are under way there that have called another agent and will call it again. They run anew
+    elsewhere; what the first ones call when they go on has to be refused. The host cancels its own
+    when it goes on; those in other processes go on at the same moment, and do call.
     """
     stage.until(0.33)
     victim, client = stage.victim(), stage.living[0]
@@ -173,7 +174,12 @@ def pause_leader(stage: Stage) -> None:
         )
         for i, (key, target) in enumerate(zip(led, targets, strict=True))
     ]
-    stage.pause(RELAY_SECONDS / 3)
+    noted = stage.nodes.data(victim) / log.name
+    wait_until(
+        lambda: noted.exists() and len(noted.read_text().splitlines()) == len(led),
+        "the first write of each relay",
+        RELAY_SECONDS,
+    )
     stage.nodes.freeze(victim)
     stage.note(f"froze {victim}")
     stage.until(0.66)
@@ -181,9 +187,7 @@ def pause_leader(stage: Stage) -> None:
     stage.nodes.thaw(victim)
     stage.note(f"thawed {victim}")
     stage.until(1.0)
-    lines = [
-        line.split() for line in (stage.nodes.data(victim) / log.name).read_text().splitlines()
-    ]
+    lines = [line.split() for line in noted.read_text().splitlines()]
     late = [(int(value), end) for fence, value, end in lines if fence not in fences]
     stage.measures["relays"] = len(led)
     stage.measures["nested calls before and after the pause"] = sorted(
