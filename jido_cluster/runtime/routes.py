@@ -34,6 +34,7 @@ PAUSE: Final = 0.05  # seconds between two attempts at one host for one shard
 QUESTION_SECONDS: Final = 0.5  # how long a host is given to say who leads
 SILENCE: Final = 1.0  # seconds; an answer comes in a few milliseconds, or never
 LEADERLESS: Final = 2.0  # seconds of "nobody leads" that make it the reason why a call failed
+STAND_IN_PAUSE: Final = 0.5  # at most, and a tenth of the time that who stands in takes nothing
 UNSERVED: Final = 30.0  # seconds of that, or of silence: longer than all nodes take to start again
 
 
@@ -58,19 +59,21 @@ class Search:
     """What was tried lately to find the leader of one shard.
 
     Attributes:
-        tried: When each host refused, or was asked in vain.
+        tried: When each host refused, or was asked in vain; later for one that is to be left alone.
         question: The one that is on its way.
         leaderless: Since when no host has named anybody.
         lost: The lead whose host could not be reached, until somebody names a leader.
+        unserved: Since when those that stand in take nothing, until somebody names a leader.
     """
 
-    __slots__ = ("leaderless", "lost", "question", "tried")
+    __slots__ = ("leaderless", "lost", "question", "tried", "unserved")
 
     def __init__(self) -> None:
         self.tried: dict[str, float] = {}
         self.question: Call | None = None
         self.leaderless: float | None = None
         self.lost: Lead | None = None
+        self.unserved: float | None = None
 
 
 class Routes:
@@ -290,7 +293,7 @@ class Routes:
         search.leaderless = None
         host = self._client.view.host_of(server.node, shard)
         if isinstance(server, Lead):
-            search.lost = None
+            search.lost = search.unserved = None
             self._end_stand_in(shard)
         elif self._stand_ins.get(shard) != host:
             self._end_stand_in(shard)
@@ -332,10 +335,19 @@ class Routes:
             server = self._server_of(shard, body)
             if isinstance(server, Lead) and view.host_of(server.node, shard) != host:
                 news[shard] = server
+            elif isinstance(server, StandIn) and self._stand_ins.get(shard) == host:
+                self._refused_by_stand_in(self._search(shard), host, now)
             elif server is None and self._stand_ins.get(shard) == host:
                 del self._stand_ins[shard]
         self.leave(left)
         self.take(view.without_leads(wrong).with_leads(news))
+
+    @staticmethod
+    def _refused_by_stand_in(search: Search, host: str, now: float) -> None:
+        """It waits for a leader: ask it again, the later the longer that lasts."""
+        if search.unserved is None:
+            search.unserved = now
+        search.tried[host] = now + min(STAND_IN_PAUSE, 0.1 * (now - search.unserved))
 
     def take(self, view: View) -> None:
         """Make this the client's view: calls go where it says from now on."""
