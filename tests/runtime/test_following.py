@@ -342,7 +342,7 @@ def test_calls_do_not_wait_for_a_leader_that_is_out_of_reach_for_long() -> None:
         cluster.hosts[0].is_cut, cluster.hosts[0].cut_seconds = True, 2.0
         cluster.lead = None
         with pytest.raises(JidoError):
-            await put(cluster, timeout=20.0)
+            await put(cluster, timeout=40.0)
         for _ in range(5):
             begun = loop.time()
             with pytest.raises(NoQuorumError):
