@@ -39,6 +39,7 @@ from jido_state.operations import MAX_CALLER, OpId
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL: Final = 0.025  # seconds; how late a deadline may be noticed
+HEARD_SECONDS: Final = 3.0  # after which silence may mean that a host is gone
 VIEW_RETRY: Final = 0.25  # seconds between attempts to hear of a newer view
 MAX_CALLS: Final = 200_000  # unanswered calls of one client; some 200 MB of memory
 MAX_SHARD_CACHE: Final = 100_000  # ids whose shard is remembered; some 10 MB
@@ -262,6 +263,15 @@ class Client:
         """Whether the last frames to the host have failed, and none has come through since."""
         link = self._links.get(host)
         return link is not None and link.is_troubled
+
+    def hears_since(self, since: float) -> bool:
+        """Whether some host has answered all along, from then until now."""
+        now = self.loop.time()
+        return any(
+            link.since is not None and link.since <= since and now - link.heard < HEARD_SECONDS
+            for link in self._links.values()
+            if not link.is_gone
+        )
 
     # -- what links report
 

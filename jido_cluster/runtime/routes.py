@@ -35,7 +35,8 @@ QUESTION_SECONDS: Final = 0.5  # how long a host is given to say who leads
 SILENCE: Final = 1.0  # seconds; an answer comes in a few milliseconds, or never
 LEADERLESS: Final = 2.0  # seconds of "nobody leads" that make it the reason why a call failed
 STAND_IN_PAUSE: Final = 0.5  # at most, and a tenth of the time that who stands in takes nothing
-UNSERVED: Final = 30.0  # seconds of that, or of silence: longer than all nodes take to start again
+UNSERVED: Final = 10.0  # seconds of that, or of silence, after which calls need not wait for more
+STARTING: Final = 30.0  # the same when nobody answers: all nodes may be starting again
 
 
 class Held:
@@ -141,7 +142,7 @@ class Routes:
                 del self.held[key]
                 continue
             link = self._target(held.shard)
-            if link is None and self.is_leaderless(held.shard, UNSERVED):
+            if link is None and self._is_unserved(held.shard):
                 del self.held[key]
                 self._give_up(held)
                 continue
@@ -403,6 +404,15 @@ class Routes:
                 search.leaderless = None
         self.leave(shards)
         self.look_soon()
+
+    def _is_unserved(self, shard: int) -> bool:
+        """Whether calls need not wait for a leader any more: only its replicas are gone, or all."""
+        search = self._searches.get(shard)
+        if search is None or search.leaderless is None or not self.is_leaderless(shard, UNSERVED):
+            return False
+        if self.is_leaderless(shard, STARTING):
+            return True
+        return self._client.hears_since(search.leaderless)
 
     def is_leaderless(self, shard: int, seconds: float = LEADERLESS) -> bool:
         """Whether nobody has been named for so long as the shard's leader, or to stand in."""
