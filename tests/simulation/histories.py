@@ -6,7 +6,7 @@ from random import Random
 from jido_state.checking import UNKNOWN, Model, Register
 from jido_state.simulation import Operation
 
-OPS = ("read", "read", "write", "cas", "add", "spawn", "delete")
+OPS = ("read", "read", "write", "cas", "add", "spawn", "respawn", "delete")
 
 
 def random_history(
@@ -35,7 +35,8 @@ def random_history(
         free[client] = end
         op = random.choice(ops)
         draw = random.randrange
-        args = {"cas": [draw(values), draw(values)], "add": 1 + draw(2)}
+        pair = [draw(values), draw(values)]
+        args = {"cas": pair, "respawn": pair, "add": 1 + draw(2)}
         arg = args.get(op, None if op in {"read", "delete"} else draw(values))
         is_unknown = random.random() < unknown
         moment = effect + random.random() + (random.choice((0, 5, 50)) if is_unknown else 0)
@@ -80,6 +81,7 @@ def spoil(random: Random, history: list[Operation], values: int = 4) -> list[Ope
             "add": ["absent", *range(1, values + 4)],
             "cas": [True, False, "absent"],
             "spawn": ["ok", "exists"],
+            "respawn": ["ok", "exists"],
         }
         if random.random() < 0.3:
             moved = one.call_ns + random.randrange(-10, 10)

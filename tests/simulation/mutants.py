@@ -275,6 +275,14 @@ MUTANTS: Final = (
         "        if False:\n",
     ),
     _one(
+        "a spawn takes the place of any life",
+        "1.11: one life at a time, each made once",
+        "schedules_records:a_new_life_takes_the_place_of_the_named_one",
+        _TURNS,
+        "record.lives == {request.over}",
+        "True",
+    ),
+    _one(
         "intermediate config skipped",
         "I8: NEW follows the joint config",
         "schedules_configs:a_joint_config_comes_between",

@@ -1,8 +1,9 @@
 """Schedules about the life of a record: op ids, tombstones, and what an answer rests on."""
 
 from jido_state.messages import Accept, Accepted, Read
+from jido_state.requests import Status
 from jido_state.simulation.machine import Told
-from tests.simulation.script import Script
+from tests.simulation.script import Script, ScriptError
 
 WINDOW_MS = 2_000
 
@@ -74,6 +75,31 @@ def a_tombstone_remembers_op_ids() -> None:
     _again_led(script, 1)
     script.run(12_000)
     script.again(spawn, 1)
+    script.judge()
+
+
+def a_new_life_takes_the_place_of_the_named_one() -> None:
+    """A leader dies while it replaces a life; two more callers replace it at the next one.
+
+    The agent is there all along, the second of them comes too late, and who asks again under its
+    operation id is answered as before.
+    """
+    script = _led()
+    script.call(0, "spawn", 7)
+    lost = script.value(0).generation
+    script.hold(Accept, 0)
+    first = script.call(0, "respawn", [7, 8], over=lost)
+    script.crash(0)
+    script.elect(1)
+    script.start(0)
+    script.until(lambda: script.value(1).state == 7, "the old life is there")
+    second = script.call(1, "respawn", [7, 9], over=lost)
+    third = script.call(1, "respawn", [7, 10], over=lost, ms=500)
+    _again_led(script, 2)
+    script.again(second, 2)
+    script.again(first, 2, ms=500)
+    if second.status is not Status.OK or third.status is None:
+        raise ScriptError("nothing was replaced")
     script.judge()
 
 

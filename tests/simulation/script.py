@@ -12,6 +12,7 @@ from typing import Any, Final
 from jido_placement.config import GroupConfig, Replica
 from jido_state.checking.linearizability import Outcome, check_linearizable
 from jido_state.checking.sessions import Sight, check_sessions
+from jido_state.dots import Dot
 from jido_state.operations import OpId
 from jido_state.requests import Answer, Request, Status
 from jido_state.session import Token
@@ -28,7 +29,7 @@ from jido_state.versions import NO_VERSION, Version
 
 __all__ = ["Call", "Hold", "Script", "ScriptError"]
 
-_KINDS: Final = {"read": "read", "spawn": "spawn", "delete": "stop"}
+_KINDS: Final = {"read": "read", "spawn": "spawn", "respawn": "spawn", "delete": "stop"}
 _DELAY_US: Final = 1_000
 _STALL: Final = DiskFaults(latency_us=3_600_000_000)
 
@@ -360,15 +361,17 @@ class Script:
         key: str = "k",
         level: str = "strong",
         session: str = "",
+        over: Dot | None = None,
         ms: int = 20,
     ) -> Call:
-        """Asks a node, and waits this long for an answer."""
+        """Asks a node, and waits this long for an answer; a "respawn" names the life it ends."""
         number = self.cluster.history.call(0, key, op, arg, self.scheduler.now_us)
         self._ops += 1
         token = self._token(session) if level == "session" else None
         op_id = None if op == "read" else OpId("test", self._ops)
         kind = _KINDS.get(op, "call")
         request = Request((), kind, key, op_id, level, due_ms=0, payload=(op, arg), token=token)
+        request = request._replace(over=over)
         call = self._calls[number] = Call(number, request, session)
         self.again(call, node, ms)
         return call
@@ -394,6 +397,8 @@ class Script:
         answer = told.answer
         call = self._calls[answer.id[1]]
         call.answers.append(answer)
+        if answer.status is Status.EXISTS and len(call.answers) == 1:
+            self.cluster.history.answer(call.number, "exists", self.scheduler.now_us)
         if answer.status is not Status.OK or sum(a.status is Status.OK for a in call.answers) > 1:
             return
         value = answer.value

@@ -56,6 +56,7 @@ class Register:
     | cas | [expected, value] | whether it was as expected | "absent" |
     | add | a number | the sum | "absent" |
     | spawn | the value | "exists" | "ok" |
+    | respawn | [lost, value] | "ok" if it has the lost value, else "exists" | "ok" |
     | delete | None | "ok" | "absent" |
     """
 
@@ -84,8 +85,12 @@ class Register:
             answer = state
         elif op == "spawn":
             answer, after = ("ok", frozen(arg)) if state is None else ("exists", state)
+        elif op == "respawn":
+            is_free = state is None or frozen(arg[0]) == state
+            answer, after = ("ok", frozen(arg[1])) if is_free else ("exists", state)
         elif op not in {"write", "cas", "add", "delete"}:
-            raise ValueError(f"operation {op!r} is none of read, write, cas, add, spawn, delete")
+            message = f"operation {op!r} is none of read, write, cas, add, spawn, respawn, delete"
+            raise ValueError(message)
         elif state is None:
             answer = "absent"
         elif op == "write":

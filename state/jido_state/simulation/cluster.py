@@ -424,6 +424,8 @@ def apply(effect: RunTurn) -> Commit:
     result: Any = "ok"
     if op in {"spawn", "write"}:
         state = arg
+    elif op == "respawn":
+        state = arg[1]
     elif op == "add":
         state = result = state + arg
     elif op == "cas":
