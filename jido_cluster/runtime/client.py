@@ -268,7 +268,9 @@ class Client:
         """Whether some host has answered all along, from then until now."""
         now = self.loop.time()
         return any(
-            link.since is not None and link.since <= since and now - link.heard < HEARD_SECONDS
+            link.answered_since is not None
+            and link.answered_since <= since
+            and now - link.heard < HEARD_SECONDS
             for link in self._links.values()
             if not link.is_gone
         )

@@ -98,7 +98,7 @@ class Link:
 
     Attributes:
         heard: When the host was last heard of, in seconds of the loop.
-        since: Since when all frames have been answered; None until one has.
+        answered_since: Since when all frames have been answered; None until one has.
         is_gone: Whether the host is dead for good, or the client closed.
     """
 
@@ -114,11 +114,11 @@ class Link:
         "_transport",
         "_troubles",
         "_unanswered",
+        "answered_since",
         "epoch",
         "heard",
         "host",
         "is_gone",
-        "since",
     )
 
     def __init__(self, client: "Client", host: str, transport: Transport) -> None:
@@ -128,7 +128,7 @@ class Link:
         self.host = host
         self.epoch = 0
         self.heard = self._loop.time()
-        self.since: float | None = None
+        self.answered_since: float | None = None
         self.is_gone = False
         self._troubles = 0
         self._sequence = 0
@@ -223,8 +223,8 @@ class Link:
             self._held, self._unanswered, replies = unpack_answer(answer.result())
             self.heard = self._loop.time()
             self._troubles = 0
-            if self.since is None:
-                self.since = self.heard
+            if self.answered_since is None:
+                self.answered_since = self.heard
             self._deliver(replies)
         except PeerTroubleError as error:
             self._client.dropped_casts += casts
@@ -302,7 +302,7 @@ class Link:
         self._held = 0
         self._unanswered = 0
         self._troubles += 1
-        self.since = None
+        self.answered_since = None
         self._scheduled = True
         self._loop.call_later(RETRY_DELAY, self._flush)
         if self._troubles >= MAX_TROUBLES:
