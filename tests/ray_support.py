@@ -191,7 +191,8 @@ def wait_settled(cluster: Any) -> None:
     led: list[int] = []
     since = time.monotonic()
     while time.monotonic() < since + SETTLED_SECONDS:
-        before, led = led, [info.shards_led for info in cluster.nodes()]
+        infos = [info for info in cluster.nodes() if info.is_reachable]
+        before, led = led, [info.shards_led for info in infos]
         # Who was away leads a few shards at first; the rest is handed over step by step.
         if led != before or sum(led) != SHARDS or min(led) < 0.6 * SHARDS / len(led):
             since = time.monotonic()
